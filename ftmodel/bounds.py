@@ -1,0 +1,32 @@
+"""The bounds by which liveness is judged. All of them stand here, with their units, and are printed with a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Generous by intent: a bound tells a hang from a slow machine, never a fast system from a slow one."""
+
+    abort_bound_s: float = 2.0
+    """From a client's close to the abort on the worker and the end of its work."""
+    detect_bound_s: float = 7.0
+    """From the death of a worker to the moment when an open stream goes on elsewhere."""
+    rest_bound_s: float = 10.0
+    """From the last request's end to all gauges back at their baseline."""
+    hang_bound_s: float = 30.0
+    """The longest wait of an open request for its next byte."""
+    end_bound_s: float = 30.0
+    """From the heal to the end of every request."""
+    lease_s: float = 10.0
+    """The lease of the discovery in use, from the system's promises."""
+    lease_margin_s: float = 5.0
+    """What a lapse may take beyond the lease."""
+    stall_share: float = 0.25
+    """A bound that overlaps stalls of the machine of more than this share of it gives unknown."""
+
+    @property
+    def list_bound_s(self) -> float:
+        """From the death of a worker to its instance leaving every list."""
+        return self.lease_s + self.lease_margin_s

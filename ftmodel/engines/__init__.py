@@ -1,0 +1,60 @@
+"""What makes tokens, as data: how an engine's worker is launched, how its logs and metrics read, what is exact of it.
+
+An engine is one file or folder below this one, found there by its name (`find`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ftmodel.errors import TopologyError
+from ftmodel.systems import MetricRow, Pattern
+
+_NO_ENGINES: Final = ("model",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """An engine, in front of whatever system routes to it."""
+
+    name: str
+    module: str
+    """Module of the worker in the interpreter under test, or the path of a file of ours."""
+    arguments: tuple[str, ...]
+    """Arguments of the worker; {model}, {name}, {migration_limit}, {armed} and the options by name are filled in."""
+    options: Mapping[str, float]
+    """Settings that a topology may change, with their defaults."""
+    patterns: tuple[Pattern, ...]
+    metrics: tuple[MetricRow, ...]
+    slots: int
+    """Requests that one worker generates for at once."""
+    exact_text: bool
+    """The text is a function of request and position."""
+    token_chars: int
+    """Characters of each token's text, where all have as many; else 0."""
+    engine_ids: bool
+    """It logs begin, end and abort of each request by its id."""
+    count: Callable[[str], int]
+    """How many tokens a text of its holds."""
+    arms: bool
+    """It can die at an exact token by itself: a file named by the request id in a folder tells it so."""
+    path: Path | None = None
+    """The worker's file, if it is ours."""
+
+
+def names() -> tuple[str, ...]:
+    """The engines that are installed, by name."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_ENGINES))
+
+
+def find(name: str) -> Engine:
+    """The engine of this name. Raises TopologyError."""
+    if name not in names():
+        raise TopologyError(f"engine {name!r}: unknown, expected one of {', '.join(names())}")
+    engine: Engine = importlib.import_module(f"{__name__}.{name}").ENGINE
+    return engine

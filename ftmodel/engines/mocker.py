@@ -1,0 +1,25 @@
+"""The mocker: Dynamo's own simulation of an engine. No GPU; its text differs from run to run, so counts alone are exact."""
+
+from __future__ import annotations
+
+from ftmodel.engines import Engine
+from ftmodel.systems import MetricRow
+
+ENGINE = Engine(
+    name="mocker",
+    module="dynamo.mocker.main",
+    arguments=("--model-path", "{model}", "--model-name", "{name}", "--speedup-ratio", "{speedup}"),
+    options={"speedup": 1.0},
+    patterns=(),
+    metrics=(
+        MetricRow(role="worker", name="running", metric="vllm:num_requests_running"),
+        MetricRow(role="worker", name="waiting", metric="vllm:num_requests_waiting"),
+        MetricRow(role="worker", name="kv", metric="vllm:kv_cache_usage_perc"),
+    ),
+    slots=256,
+    exact_text=False,
+    token_chars=4,  # its ids lie among the words of the model directory, which are a space and three letters each
+    count=lambda text: len(text) // 4,
+    engine_ids=False,
+    arms=False,
+)

@@ -1,0 +1,413 @@
+"""What happened: one append-only list of events, merged from clients, processes, logs, metrics and faults.
+
+Every event carries an interval [before_s, after_s] on one clock: the machine's monotonic clock, in seconds since the
+example began. What surely happened before something else is told by the ends of the intervals (`surely_before`).
+Judging needs a history and nothing else, so its first event, `Setting`, says what the cluster was and what it promises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ftmodel.bounds import Bounds
+from ftmodel.errors import StoreError
+
+FORMAT: Final = 1
+"""Version of history.jsonl, told by its first line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Surely not before `before_s`, surely not after `after_s`."""
+
+    before_s: float
+    after_s: float
+
+    def surely_before(self, other: Interval) -> bool:
+        """True if this ended before the other can have begun."""
+        return self.after_s < other.before_s
+
+    def could_overlap(self, from_s: float, to_s: float) -> bool:
+        """True if some point of this lies in [from_s, to_s]."""
+        return self.before_s <= to_s and from_s <= self.after_s
+
+
+# --- the frame --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What the system owes, as far as judging needs it (`ftmodel.systems.Promises` has the sources)."""
+
+    recovery: Literal["none", "retry", "migrate"]
+    limit: int
+    """Migrations or retries of one request at most."""
+    shun_s: float
+    """How long a failed worker is shunned after the last change of the list; it is forgotten at every change."""
+    broken_stream: tuple[str, ...]
+    """How a stream that cannot be finished ends, in order: "error", "done"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The first event: what was run, what it promises, and what the control run proved and measured."""
+
+    at: Interval
+    system: str
+    version: str
+    engine: str
+    topology: str
+    discovery: str
+    request_plane: str
+    workers: int
+    promise: Promise
+    bounds: Bounds
+    patience: str
+    pace_s: float
+    """Mean gap between two tokens of a request, from the control run."""
+    pace_min_s: float
+    """The least time a token takes, as a rate over the fastest run of tokens seen; 0 if it was not measured."""
+    slots: int
+    """Requests that one worker generates for at once."""
+    exact_text: bool
+    """The engine's text is a function of request and position."""
+    token_chars: int
+    """Characters of a token's text where each token has as many (the mocker's words); 0 where they vary."""
+    engine_ids: bool
+    """The engine logs the begin, end and abort of each request by its id."""
+    proven: tuple[str, ...] = ()
+    """Log meanings seen at least once in control and calibration; what rests on the absence of another is unknown."""
+    kind: Literal["setting"] = "setting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A stage of the example: `ready`, `steps-done`, `heal`, `healed`, `rest`, `closed`."""
+
+    at: Interval
+    stage: Literal["ready", "steps-done", "heal", "healed", "rest", "closed"]
+    kind: Literal["mark"] = "mark"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """A step was done; `subject` says to what it was resolved."""
+
+    at: Interval
+    step: str
+    deed: str
+    subject: str = ""
+    kind: Literal["step-done"] = "step-done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepVoid:
+    """A step was not done: its subject did not exist, its anchor never came, or the fault was not verified."""
+
+    at: Interval
+    step: str
+    deed: str
+    why: str
+    kind: Literal["step-void"] = "step-void"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """The tester or its warden was not scheduled in this interval: bounds that overlap it prove little."""
+
+    at: Interval
+    who: str
+    kind: Literal["stall"] = "stall"
+
+
+# --- processes and faults ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A process was started. `title` names the incarnation (one life of a process): w1, then w1-2, ..."""
+
+    at: Interval
+    title: str
+    role: Literal["frontend", "worker"]
+    slot: int
+    pid: int
+    kind: Literal["started"] = "started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A process ended by itself or by a fault: exit code, or the signal that ended it."""
+
+    at: Interval
+    title: str
+    code: int | None
+    signal: int | None
+    kind: Literal["exited"] = "exited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultMade:
+    """A fault hit an incarnation. Verified: the process was seen gone, or stopped, or going on, after it."""
+
+    at: Interval
+    fault: Literal["kill-worker", "stop-worker", "freeze-worker", "thaw-worker"]
+    title: str
+    step: str
+    verified: bool
+    kind: Literal["fault"] = "fault"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A frontend's instance list, as asked: the titles of the incarnations on it, and ids of none that is known."""
+
+    at: Interval
+    frontend: str
+    titles: tuple[str, ...]
+    strangers: tuple[str, ...] = ()
+    models: bool = True
+    """The model was in the frontend's list of models."""
+    kind: Literal["listed"] = "listed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An incarnation has answered a request of the tester's through this frontend: it can be a witness."""
+
+    at: Interval
+    frontend: str
+    title: str
+    kind: Literal["answered"] = "answered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOver:
+    """Processes of the cluster that still lived when none should: `by` is the command line, `of` whose they were."""
+
+    at: Interval
+    of: str
+    pids: tuple[int, ...]
+    by: str
+    kind: Literal["left-over"] = "left-over"
+
+
+# --- clients ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSent:
+    """A client began to send a request. `id` is the tester's own, which becomes the system's."""
+
+    at: Interval
+    request: str
+    id: str
+    frontend: str
+    api: Literal["completion", "chat"]
+    stream: bool
+    prompt_tokens: int
+    max_tokens: int
+    n: int
+    key: str
+    """The key line of the prompt, of which the counting engine's text is a function."""
+    probe: bool = False
+    """The tester's own, to see that a worker answers: judged as any other, counted apart."""
+    kind: Literal["request-sent"] = "request-sent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseBegun:
+    """The head of the answer arrived."""
+
+    at: Interval
+    request: str
+    status: int
+    kind: Literal["response-begun"] = "response-begun"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that a client received, in order.
+
+    `what`: "text" (value: the text), "finish" (value: the reason), "usage" (count: completion tokens), "error" (value:
+    the message), "done" ([DONE]), "malformed" (value: the line), "empty" (a chunk that says nothing). `ids` differ from
+    the request's own only when the system errs: then they are given.
+    """
+
+    what: Literal["text", "finish", "usage", "error", "done", "malformed", "empty"]
+    value: str = ""
+    choice: int = 0
+    count: int = 0
+    answer_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A burst: what one read of the socket held. Of an answer that is not streamed, its one body, taken apart."""
+
+    at: Interval
+    request: str
+    items: tuple[Item, ...]
+    kind: Literal["received"] = "received"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEnded:
+    """The answer's body was read to its end (`eof`), or the connection broke (`cut`) or never was (`refused`).
+
+    A client that closes the socket itself has a `ClientClosed` instead, and knows nothing more.
+    """
+
+    at: Interval
+    request: str
+    how: Literal["eof", "cut", "refused"]
+    detail: str = ""
+    kind: Literal["request-ended"] = "request-ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientClosed:
+    """The client closed the socket before the body's end."""
+
+    at: Interval
+    request: str
+    how: Literal["close", "timeout"]
+    kind: Literal["client-closed"] = "client-closed"
+
+
+# --- logs and metrics -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """A line of a process's log that the dialect understands. Its time is the line's own, put on the one clock.
+
+    Meanings, of a worker: `begun` (the request arrived there), `ended`, `aborted`, `failed` (by an engine that logs
+    ids), `finished` (it is over, one way or another). Of a frontend: `selected`, `kill` (control message, no id),
+    `client-gone`, `migrating` (an ongoing stream), `retrying` (a stream not begun), `given-up`. Of any: `panic`,
+    `traceback`, `assertion`.
+    """
+
+    at: Interval
+    title: str
+    meaning: str
+    id: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+    line: int = 0
+    """Number of the line in the process's log, from 1."""
+    kind: Literal["log"] = "log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Metrics of one process, read at once, by ftmodel's own names (`ftmodel.systems.METRICS`); absent: not exported."""
+
+    at: Interval
+    title: str
+    values: dict[str, float]
+    kind: Literal["sample"] = "sample"
+
+
+Event = (
+    Setting | Mark | StepDone | StepVoid | Stall | Started | Exited | FaultMade | Listed | Answered | LeftOver
+    | RequestSent | ResponseBegun | Received | RequestEnded | ClientClosed | LogLine | Sample
+)  # fmt: skip
+
+_KINDS: Final[dict[str, type[Any]]] = {
+    str(cls.__dataclass_fields__["kind"].default): cls
+    for cls in (
+        Setting, Mark, StepDone, StepVoid, Stall, Started, Exited, FaultMade, Listed, Answered, LeftOver,
+        RequestSent, ResponseBegun, Received, RequestEnded, ClientClosed, LogLine, Sample,
+    )
+}  # fmt: skip
+
+
+class History:
+    """The events of one example, in the order in which the tester learned of them."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._events: list[Event] = list(events)
+
+    def push(self, event: Event) -> None:
+        """Append an event."""
+        self._events.append(event)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self._events)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __getitem__(self, index: int) -> Event:
+        return self._events[index]
+
+
+# --- as JSON lines ----------------------------------------------------------------------------------------------
+
+
+def write(history: Iterable[Event], path: Path) -> None:
+    """Write history.jsonl. Raises OSError (a full disk), which the store turns into a StoreError."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"history": FORMAT}) + "\n")
+        for event in history:
+            file.write(json.dumps(_plain(event), separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> Iterator[Event]:
+    """Stream the events of history.jsonl. Raises StoreError for a missing file, a newer format or a broken line."""
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}: expected the history of an example") from None
+    with file:
+        head = file.readline()
+        try:
+            version = json.loads(head)["history"]
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f'{path}: line 1: got {head[:60]!r}, expected {{"history": {FORMAT}}}') from None
+        if version != FORMAT:
+            raise StoreError(
+                f"{path}: history format {version!r}, expected {FORMAT}: written by another ftmodel;"
+                " try: pip install --upgrade ftmodel"
+            )
+        for number, line in enumerate(file, start=2):
+            try:
+                yield _event(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{path}: line {number}: {line[:60]!r}: {error}") from None
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": event.kind, "at": [round(event.at.before_s, 6), round(event.at.after_s, 6)]}
+    for name in event.__dataclass_fields__:
+        if name not in ("kind", "at"):
+            row[name] = _value(getattr(event, name))
+    return row
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Item):
+        return [value.what, value.value, value.choice, value.count, value.answer_id]
+    if isinstance(value, tuple):
+        return [_value(part) for part in value]
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _event(row: dict[str, Any]) -> Event:
+    cls = _KINDS[row.pop("kind")]
+    row["at"] = Interval(*row["at"])
+    if cls is Received:
+        row["items"] = tuple(Item(*item) for item in row["items"])
+    elif cls is Setting:
+        row["promise"] = Promise(**{**row["promise"], "broken_stream": tuple(row["promise"]["broken_stream"])})
+        row["bounds"] = Bounds(**row["bounds"])
+    for name, value in row.items():
+        if isinstance(value, list):
+            row[name] = tuple(value)
+    event: Event = cls(**row)
+    return event

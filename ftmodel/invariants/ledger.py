@@ -1,0 +1,282 @@
+"""The common fold: one pass over the events, from which every invariant reads.
+
+It costs the same per event however long the history is. Events may be learned of late (a log is read after a request
+has ended), so what depends on several sources is decided at rest; what comes later than the `rest` mark belongs to the
+closing of the cluster and is left out, except for what was left over.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from typing import Any, Final
+
+from ftmodel.history import (
+    Answered,
+    ClientClosed,
+    Event,
+    Exited,
+    FaultMade,
+    Interval,
+    Item,
+    Listed,
+    LogLine,
+    Mark,
+    Received,
+    RequestEnded,
+    RequestSent,
+    ResponseBegun,
+    Sample,
+    Setting,
+    Stall,
+    Started,
+)
+from ftmodel.invariants.records import Choice, Generation, Incarnation, Moves, Request, View
+from ftmodel.invariants.texts import twin_of
+
+_ENGINE_MEANINGS: Final = frozenset({"begun", "ended", "aborted", "failed", "finished"})
+
+
+class Ledger:
+    """What happened, by subject. `settled` turns true at rest: from then on nothing changes."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.settled = False
+        self.requests: dict[str, Request] = {}
+        self.by_id: dict[str, Request] = {}
+        self.processes: dict[str, Incarnation] = {}
+        self.generations: dict[str, dict[str, Generation]] = {}
+        """By request id, then by title."""
+        self.served: dict[str, dict[str, Generation]] = {}
+        """The same, by title, then by request id."""
+        self.views: dict[str, View] = {}
+        self.kills: dict[str, int] = {}
+        self.moves: dict[str, Moves] = {}
+        """By request id."""
+        self.anonymous_moves: dict[str, int] = {}
+        """Lines of a frontend that tell of a move without saying whose."""
+        self.marks: dict[str, Mark] = {}
+        self.last_sample: dict[str, Sample] = {}
+        self.baseline: dict[str, Sample] = {}
+        """The last sample of a process before the first request was sent."""
+        self.memo: dict[Any, Any] = {}
+        """What was computed at rest and need not be twice."""
+        self._stalls: list[Interval] = []
+        self._first_sent: Interval | None = None
+        self._seen_s = 0.0
+
+    # --- the fold -----------------------------------------------------------------------------------------------
+
+    def belongs(self, event: Event) -> bool:
+        """False for what happened while the cluster was being closed."""
+        rest = self.marks.get("rest")
+        return rest is None or event.kind in ("mark", "left-over") or event.at.after_s <= rest.at.after_s
+
+    def see(self, event: Event) -> None:
+        """Take one event."""
+        self._seen_s = max(self._seen_s, event.at.after_s)
+        match event:
+            case Received():
+                self._received(event)
+            case LogLine():
+                self._logged(event)
+            case Sample():
+                self._sampled(event)
+            case Listed():
+                self._listed(event)
+            case RequestSent():
+                self._first_sent = self._first_sent or event.at
+                self.requests[event.request] = self.by_id[event.id] = Request(event)
+            case ResponseBegun():
+                self.requests[event.request].begun = event
+            case RequestEnded() | ClientClosed():
+                self._over(event)
+            case Started():
+                self.processes[event.title] = Incarnation(event)
+            case FaultMade() if event.title in self.processes:
+                self.processes[event.title].faults.append(event)
+            case Exited() if event.title in self.processes:
+                self.processes[event.title].exited = event
+            case Answered() if event.title in self.processes:
+                self.processes[event.title].answered.setdefault(event.frontend, event.at)
+            case Mark():
+                self.marks[event.stage] = event
+            case Stall():
+                self._stalls.append(event.at)
+            case _:
+                pass
+
+    def _received(self, event: Received) -> None:
+        request = self.requests[event.request]
+        for item in event.items:
+            match item.what:
+                case "text" | "finish":
+                    self._said(request, item)
+                case "done":
+                    request.dones += 1
+                case "error":
+                    request.error = request.error or item.value or "error"
+                case "malformed":
+                    request.malformed += 1
+                case _:
+                    pass
+
+    def _said(self, request: Request, item: Item) -> None:
+        choice = request.choices.get(item.choice)
+        if choice is None:
+            exact = self.setting.exact_text
+            twin = twin_of(request.sent.key, item.choice, request.sent.max_tokens) if exact else None
+            choice = request.choices[item.choice] = Choice(twin=twin)
+        if choice.finish is not None:
+            return  # two finishes, or text after the finish: P1 tells that
+        if item.what == "finish":
+            choice.finish = item.value
+        elif item.value:
+            choice.texts += 1
+            choice.chars += len(item.value)
+            if choice.twin is not None:
+                choice.twin.take(item.value)
+
+    def _over(self, event: RequestEnded | ClientClosed) -> None:
+        request = self.requests[event.request]
+        if isinstance(event, RequestEnded):
+            if request.closed is None:
+                request.ended = event
+        elif request.ended is None:
+            request.closed = event
+        else:
+            request.closed_after_end = True
+
+    def _logged(self, line: LogLine) -> None:
+        if line.meaning in _ENGINE_MEANINGS and line.id:
+            titles = self.generations.setdefault(line.id, {})
+            generation = titles.get(line.title)
+            if generation is None:
+                generation = titles[line.title] = Generation()
+                self.served.setdefault(line.title, {})[line.id] = generation
+            getattr(generation, line.meaning).append(line)
+        elif line.meaning == "kill":
+            self.kills[line.title] = self.kills.get(line.title, 0) + 1
+        elif line.meaning in ("migrating", "retrying"):
+            if line.id:
+                self.moves.setdefault(line.id, Moves()).lines.append(line)
+            else:
+                self.anonymous_moves[line.title] = self.anonymous_moves.get(line.title, 0) + 1
+        elif line.meaning == "given-up" and line.id:
+            self.moves.setdefault(line.id, Moves()).given_up.append(line)
+
+    def _sampled(self, sample: Sample) -> None:
+        self.last_sample[sample.title] = sample
+        if self._first_sent is None or sample.at.surely_before(self._first_sent):
+            self.baseline[sample.title] = sample
+        if "running" in sample.values and sample.title in self.processes:
+            self.processes[sample.title].running.append(sample)
+
+    def _listed(self, event: Listed) -> None:
+        self.views.setdefault(event.frontend, View()).add(event.at, frozenset(event.titles))
+        if event.models:
+            for title in event.titles:
+                if title in self.processes:
+                    self.processes[title].listed.setdefault(event.frontend, event.at)
+
+    # --- what follows from it -----------------------------------------------------------------------------------
+
+    @property
+    def rest_s(self) -> float:
+        """The earliest time of the rest, or of the last event where the example never came to rest."""
+        rest = self.marks.get("rest")
+        return rest.at.before_s if rest else self._seen_s
+
+    @property
+    def workers(self) -> list[Incarnation]:
+        return [process for process in self.processes.values() if process.started.role == "worker"]
+
+    @property
+    def frontends(self) -> list[Incarnation]:
+        return [process for process in self.processes.values() if process.started.role == "frontend"]
+
+    def life(self, request: Request) -> Interval:
+        """From the sending to the end, or to the rest: every moment that could belong to it."""
+        over = request.over
+        return Interval(request.sent.at.before_s, over.after_s if over else max(self.rest_s, self._seen_s))
+
+    def touched_from_s(self, title: str) -> float:
+        """The first moment when this process could have been touched. An unknown one always was: no duty rests on it."""
+        process = self.processes.get(title)
+        return process.touched_from_s if process else -math.inf
+
+    def untouched(self, title: str) -> bool:
+        """True if nothing can have touched this process up to the rest."""
+        return self.touched_from_s(title) == math.inf
+
+    def stalled(self, from_s: float, bound_s: float) -> bool:
+        """True if the tester slept through so much of [from_s, from_s + bound_s] that the bound proves little."""
+        overlap = self._stalled_until(from_s + bound_s) - self._stalled_until(from_s)
+        return overlap > self.setting.bounds.stall_share * bound_s
+
+    def _stalled_until(self, to_s: float) -> float:
+        """Seconds of stall up to this time; several that overlap count once."""
+        key = ("stalls", len(self._stalls))
+        if key not in self.memo:
+            self.memo[key] = _united(self._stalls)
+        starts, ends, sums = self.memo[key]
+        i: int = bisect.bisect_right(starts, to_s) - 1
+        if i < 0:
+            return 0.0
+        total: float = sums[i] + min(ends[i], to_s) - starts[i]
+        return total
+
+    def crowd(self, request: Request) -> int:
+        """The most requests that could be open at the same time in this one's life, it included.
+
+        A request whose client left can hold its slot for `abort_bound_s` more. Only valid at rest.
+        """
+        if "crowd" not in self.memo:
+            self.memo["crowd"] = self._crowds()
+        starts, counts, most = self.memo["crowd"]
+        if most <= self.setting.slots:
+            return int(most)
+        life = self.life(request)
+        from_, to = bisect.bisect_left(starts, life.before_s), bisect.bisect_right(starts, life.after_s)
+        return max(counts[from_:to], default=1)
+
+    def _crowds(self) -> tuple[list[float], list[int], int]:
+        """At each sending, in order of time: how many are open then."""
+        spans = sorted((life.before_s, self._slot_until_s(r)) for r, life in self._lives())
+        ends = sorted(end for _, end in spans)
+        starts = [start for start, _ in spans]
+        counts = [i + 1 - bisect.bisect_left(ends, start) for i, start in enumerate(starts)]
+        return starts, counts, max(counts, default=0)
+
+    def _lives(self) -> list[tuple[Request, Interval]]:
+        return [(request, self.life(request)) for request in self.requests.values()]
+
+    def _slot_until_s(self, request: Request) -> float:
+        clean = request.ended is not None and request.ended.how == "eof"
+        return self.life(request).after_s + (0.0 if clean else self.setting.bounds.abort_bound_s)
+
+    def work_s(self, request: Request) -> float:
+        """Four times what generating the answer takes, queueing for a slot included."""
+        pace_s, slots = self.setting.pace_s, max(1, self.setting.slots)
+        crowd = self.crowd(request)
+        if crowd <= slots:
+            return 4 * request.sent.max_tokens * pace_s
+        longest = max(other.sent.max_tokens for other in self.requests.values())
+        return 4 * longest * pace_s * math.ceil(crowd / slots)
+
+
+def _united(stalls: list[Interval]) -> tuple[list[float], list[float], list[float]]:
+    """Starts and ends of the united stalls, and the seconds before each."""
+    starts: list[float] = []
+    ends: list[float] = []
+    for stall in sorted(stalls, key=lambda at: at.before_s):
+        if ends and stall.before_s <= ends[-1]:
+            ends[-1] = max(ends[-1], stall.after_s)
+        else:
+            starts.append(stall.before_s)
+            ends.append(stall.after_s)
+    sums = [0.0]
+    for start, end in zip(starts, ends, strict=True):
+        sums.append(sums[-1] + end - start)
+    return starts, ends, sums[:-1]

@@ -1,0 +1,209 @@
+"""What the ledger keeps: per request, process, generation and frontend view, a small mutable record."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from ftmodel.history import (
+    ClientClosed,
+    Exited,
+    FaultMade,
+    Interval,
+    LogLine,
+    RequestEnded,
+    RequestSent,
+    ResponseBegun,
+    Sample,
+    Started,
+)
+from ftmodel.invariants.texts import Twin
+
+GONE_AFTER_S: Final = 1.0
+"""A poll that begins this long after a death and does not show the dead one proves that it has left the list."""
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Choice:
+    """One choice of an answer. Text that follows the finish is not counted here: it breaks the grammar (P1)."""
+
+    finish: str | None = None
+    chars: int = 0
+    texts: int = 0
+    twin: Twin | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as its client saw it."""
+
+    sent: RequestSent
+    begun: ResponseBegun | None = None
+    choices: dict[int, Choice] = field(default_factory=dict)
+    dones: int = 0
+    error: str | None = None
+    """The message of the first error that the answer told."""
+    malformed: int = 0
+    ended: RequestEnded | None = None
+    closed: ClientClosed | None = None
+    closed_after_end: bool = False
+    """The client left only after it had read the end: that cancels nothing."""
+
+    @property
+    def name(self) -> str:
+        return self.sent.request
+
+    @property
+    def over(self) -> Interval | None:
+        """When the client was done with it, whichever way; None if it was not."""
+        last = self.ended or self.closed
+        return last.at if last else None
+
+    @property
+    def status(self) -> int | None:
+        return self.begun.status if self.begun else None
+
+    @property
+    def finished(self) -> bool:
+        """Every choice that appeared, and one at least, has a finish. Engines may ignore n."""
+        return bool(self.choices) and all(choice.finish is not None for choice in self.choices.values())
+
+    @property
+    def told_all(self) -> bool:
+        """The answer says of itself that it is complete."""
+        said_done = not self.sent.stream or self.dones > 0
+        return self.status == 200 and self.finished and said_done and self.error is None
+
+    @property
+    def whole(self) -> bool:
+        """A complete answer, read to its end."""
+        one_done = not self.sent.stream or self.dones == 1
+        return self.told_all and one_done and self.ended is not None and self.ended.how == "eof"
+
+
+# --- processes --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Incarnation:
+    """One life of a process."""
+
+    started: Started
+    faults: list[FaultMade] = field(default_factory=list)
+    exited: Exited | None = None
+    listed: dict[str, Interval] = field(default_factory=dict)
+    """By frontend, the first poll that showed it, with the model being served."""
+    answered: dict[str, Interval] = field(default_factory=dict)
+    """By frontend, when it first answered a request of the tester's."""
+    running: list[Sample] = field(default_factory=list)
+    """The samples that tell how many requests run there."""
+
+    @property
+    def title(self) -> str:
+        return self.started.title
+
+    @property
+    def touches(self) -> list[Interval]:
+        """Faults and exit: verified or not, each could have happened."""
+        made = [fault.at for fault in self.faults if fault.fault != "thaw-worker"]
+        return made + ([self.exited.at] if self.exited else [])
+
+    @property
+    def touched_from_s(self) -> float:
+        """The first moment when it could have been touched, for good; infinity if it never was."""
+        return min((touch.before_s for touch in self.touches), default=math.inf)
+
+    @property
+    def died(self) -> Interval | None:
+        """When it died; None if it surely did not or may not have."""
+        if self.exited:
+            return self.exited.at
+        kills = [fault.at for fault in self.faults if fault.fault == "kill-worker" and fault.verified]
+        return min(kills, key=lambda at: at.after_s, default=None)
+
+    def frozen(self) -> Iterator[tuple[float, float]]:
+        """The spans in which it could be frozen: to a verified thaw, its death, or for ever."""
+        end = self.died.after_s if self.died else math.inf
+        for fault in self.faults:
+            if fault.fault == "freeze-worker":
+                thaws = (
+                    thaw.at.after_s
+                    for thaw in self.faults
+                    if thaw.fault == "thaw-worker" and thaw.verified and thaw.at.after_s >= fault.at.before_s
+                )
+                yield fault.at.before_s, min(min(thaws, default=math.inf), end)
+
+    def frozen_in(self, from_s: float, to_s: float, after_thaw_s: float = 0.0) -> bool:
+        """True if it could be frozen at some time in [from_s, to_s]; a thaw counts only after_thaw_s later."""
+        return any(begin <= to_s and from_s <= end + after_thaw_s for begin, end in self.frozen())
+
+
+@dataclass(slots=True)
+class Generation:
+    """What the log of one incarnation says of one request id."""
+
+    begun: list[LogLine] = field(default_factory=list)
+    ended: list[LogLine] = field(default_factory=list)
+    aborted: list[LogLine] = field(default_factory=list)
+    failed: list[LogLine] = field(default_factory=list)
+    finished: list[LogLine] = field(default_factory=list)
+
+    @property
+    def ends(self) -> list[LogLine]:
+        """Each of the ends that the engine itself told, of which a generation has one."""
+        return self.ended + self.aborted + self.failed
+
+
+# --- frontends --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class View:
+    """The polls of one frontend's instance list, in their order."""
+
+    befores_s: list[float] = field(default_factory=list)
+    afters_s: list[float] = field(default_factory=list)
+    titles: list[frozenset[str]] = field(default_factory=list)
+
+    def add(self, at: Interval, titles: frozenset[str]) -> None:
+        """Append a poll; equal lists are kept once."""
+        same = self.titles and self.titles[-1] == titles
+        self.befores_s.append(at.before_s)
+        self.afters_s.append(at.after_s)
+        self.titles.append(self.titles[-1] if same else titles)
+
+    def since(self, from_s: float) -> range:
+        """The polls that began at from_s or later."""
+        return range(bisect_left(self.befores_s, from_s), len(self.titles))
+
+    def first(self, title: str, shown: bool, from_s: float) -> int | None:
+        """The first poll begun at from_s or later that shows the title, or does not."""
+        return next((i for i in self.since(from_s) if (title in self.titles[i]) == shown), None)
+
+    def last_before(self, title: str, shown: bool, poll: int, from_s: float) -> int | None:
+        """The last poll before this one, begun at from_s or later, that shows the title, or does not."""
+        for i in range(poll - 1, -1, -1):
+            if self.befores_s[i] < from_s:
+                return None
+            if (title in self.titles[i]) == shown:
+                return i
+        return None
+
+
+@dataclass(slots=True)
+class Moves:
+    """What a frontend's log says of one request id."""
+
+    lines: list[LogLine] = field(default_factory=list)
+    """`migrating` and `retrying`, in their order."""
+    given_up: list[LogLine] = field(default_factory=list)
+
+    @property
+    def migrating(self) -> list[LogLine]:
+        return [line for line in self.lines if line.meaning == "migrating"]

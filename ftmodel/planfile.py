@@ -1,0 +1,112 @@
+"""Plans as JSON text, and the messages that a broken plan file gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from ftmodel.errors import PlanError
+from ftmodel.steps import FORMAT, KINDS, SLOTS, Plan, Step, Submit
+
+_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
+_STEP: dict[str, TypeAdapter[Step]] = {kind: TypeAdapter(cls) for kind, cls in KINDS.items()}
+_TOP: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+
+
+def dump(plan: Plan) -> str:
+    """The plan as JSON text, one step a line; the same plan gives the same bytes."""
+    top = _PLAN.dump_python(plan, mode="json", exclude={"steps"})
+    steps = ",\n  ".join(json.dumps(_as_json(step), sort_keys=True) for step in plan.steps)
+    head = json.dumps(top, sort_keys=True)[:-1]
+    return f'{head}, "steps": [\n  {steps}\n]}}\n' if plan.steps else f'{head}, "steps": []}}\n'
+
+
+def _as_json(step: Step) -> Any:
+    return _STEP[step.kind].dump_python(step, mode="json")
+
+
+def load(path: Path) -> Plan:
+    """Read a plan file. Raises PlanError naming file, step number, field, value and what was expected."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}: expected a plan file (plan.json of an example)") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Plan:
+    """Parse the text of a plan; `source` is the file's name for messages. Raises PlanError."""
+    try:
+        top = _TOP.validate_json(text)
+    except ValidationError as error:
+        raise PlanError(f"{source}: not a JSON object: {error.errors()[0]['msg']}") from None
+    if top.get("format") != FORMAT:
+        raise PlanError(
+            f"{source}: field format: got {top.get('format')!r}, expected {FORMAT}:"
+            " the plan was written by another ftmodel; try: pip install --upgrade ftmodel"
+        )
+    raw = top.pop("steps", [])
+    if not isinstance(raw, list):
+        raise PlanError(f"{source}: field steps: got {_shown(raw)}, expected a list of steps")
+    steps = tuple(_step(number, item, source) for number, item in enumerate(raw, start=1))
+    try:
+        plan = _PLAN.validate_python({**top, "steps": ()}, strict=False)
+    except ValidationError as error:
+        raise PlanError(f"{source}: {_told(error.errors()[0])}") from None
+    _check_names(steps, source)
+    if not 1 <= plan.workers <= SLOTS:
+        raise PlanError(f"{source}: field workers: got {plan.workers}, expected 1 to {SLOTS}")
+    return Plan(**{**{f: getattr(plan, f) for f in plan.__dataclass_fields__}, "steps": steps})
+
+
+def _step(number: int, item: Any, source: str) -> Step:
+    where = f"{source}: step {number}"
+    if not isinstance(item, dict):
+        raise PlanError(f"{where}: got {_shown(item)}, expected an object with a field kind")
+    adapter = _STEP.get(str(item.get("kind")))
+    if adapter is None:
+        raise PlanError(
+            f"{where}: field kind: got {_shown(item.get('kind'))}, expected one of {', '.join(KINDS)};"
+            " try: ftmodel list steps"
+        )
+    unknown = set(item) - set(KINDS[item["kind"]].__dataclass_fields__)
+    if unknown:
+        field = sorted(unknown)[0]
+        known = ", ".join(KINDS[item["kind"]].__dataclass_fields__)
+        raise PlanError(f"{where} ({item['kind']}): field {field}: unknown, expected one of {known}")
+    try:
+        step = adapter.validate_python(item)
+    except ValidationError as error:
+        raise PlanError(f"{where} ({item['kind']}): {_told(error.errors()[0])}") from None
+    return step
+
+
+def _check_names(steps: tuple[Step, ...], source: str) -> None:
+    seen: dict[str, int] = {}
+    for number, step in enumerate(steps, start=1):
+        if step.name in seen:
+            raise PlanError(
+                f"{source}: step {number}: field name: got {step.name!r}, expected a name of its own:"
+                f" step {seen[step.name]} has it already"
+            )
+        seen[step.name] = number
+        if isinstance(step, Submit) and (step.max_tokens < 1 or step.n < 1 or step.prompt_chars < 0):
+            raise PlanError(
+                f"{source}: step {number} (submit): got max_tokens {step.max_tokens}, n {step.n}, prompt_chars"
+                f" {step.prompt_chars}: expected max_tokens and n of at least 1, prompt_chars of at least 0"
+            )
+
+
+def _told(error: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in error["loc"]) or "plan"
+    expected = error["msg"][0].lower() + error["msg"][1:]
+    return f"field {field}: got {_shown(error['input'])}, expected: {expected}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

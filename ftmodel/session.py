@@ -1,0 +1,194 @@
+"""What the examples of one command share: the loop, the warden of the interpreter under test, ports, and the proofs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from ftmodel import engines, systems
+from ftmodel.bounds import Bounds
+from ftmodel.engines.model import make_model
+from ftmodel.errors import HarnessError, TopologyError
+from ftmodel.history import Interval, Promise, Setting
+from ftmodel.steps import Plan
+from ftmodel.store import Run
+from ftmodel.systems import Promises
+from ftmodel.targets.real.clock import Loop
+from ftmodel.targets.real.cluster import Ground
+from ftmodel.targets.real.ports import Ports
+from ftmodel.targets.real.processes import SCRATCH_MARK, Warden, survivors, sweep
+from ftmodel.targets.real.target import RealTarget
+from ftmodel.topology import Topology
+
+SCRATCH_ROOM: Final = 60
+"""A scratch folder's path is shorter than this: below it lie sockets, whose paths hold 107 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What control and calibration showed of a topology: the log meanings that were seen, and the engine's pace."""
+
+    meanings: tuple[str, ...] = ()
+    pace_s: float = 0.0
+    pace_min_s: float = 0.0
+
+
+class Session:
+    """A context: on leaving it nothing is left of any cluster."""
+
+    def __init__(
+        self,
+        topologies: Sequence[Topology],
+        run: Run,
+        *,
+        python: Path | None = None,
+        cold_start: bool = False,
+        scratch_root: Path | None = None,
+    ) -> None:
+        names = {topology.system for topology in topologies}
+        if len(names) != 1:
+            raise TopologyError(f"topologies of {len(names)} systems ({', '.join(sorted(names))}), expected one a run")
+        self.system = systems.find(names.pop())
+        self.topologies = tuple(topologies)
+        self.run = run
+        self.python = (python or Path(sys.executable)).absolute()
+        self.cold_start = cold_start
+        self.version = ""
+        self.versions: dict[str, str | None] = {}
+        self.release = (0, 0)
+        self.left_over: list[str] = []
+        """What outlived its cluster: of the tester's own making, so the harness has failed."""
+        self._root = scratch_root or Path(tempfile.gettempdir())
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self.loop = Loop()
+        self.scratch = _scratch(self._root)
+        try:
+            self._open()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _open(self) -> None:
+        preload = dict.fromkeys(
+            module
+            for topology in self.topologies
+            for module in self.system.preload(topology, engines.find(topology.engine))
+        )
+        env = {**os.environ, **self.system.preload_env, "FTMODEL_STORE": str(self.run.folder.absolute())}
+        self.warden = self.loop.call(
+            Warden.start(
+                self.python,
+                preload=() if self.cold_start else tuple(preload),
+                distributions=(self.system.distribution, "vllm"),
+                scratch=self.scratch,
+                log=self.run.folder / "warden.log",
+                env=env,
+            )
+        )
+        self.versions = dict(self.warden.versions)
+        found = self.versions.get(self.system.distribution)
+        if not found:
+            raise TopologyError(
+                f"no {self.system.distribution} in {self.python}: expected a release of it;"
+                f" try: {self.python} -m pip install {self.system.distribution}"
+            )
+        self.version = found
+        self.release = systems.release(found)
+        self.system.dialect(self.release)
+        self.warden.on_stall = lambda from_s, to_s: [listen(from_s, to_s) for listen in self.loop.on_stall] and None
+        self.ground = Ground(
+            warden=self.warden,
+            python=self.python,
+            release=self.release,
+            ports=Ports(),
+            model=make_model(self.scratch / "model"),
+            cold_start=self.cold_start,
+        )
+
+    def _close(self) -> None:
+        try:
+            if hasattr(self, "warden"):
+                self.loop.call(self.warden.close())
+        finally:
+            self.loop.close()
+            self.left_over += [f"{left.command} ({left.pid})" for left in survivors(self.scratch)]
+            sweep(self.scratch)
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def promises(self, topology: Topology) -> Promises:
+        """What the release under test promises over this topology."""
+        return self.system.promises(topology, self.release)
+
+    def target(self, topology: Topology, plan: Plan, proof: Proof, logs: Path) -> RealTarget:
+        """A target on a fresh cluster, not started yet."""
+        self._count += 1
+        engine = engines.find(topology.engine)
+        return RealTarget(
+            self.loop,
+            self.ground,
+            self.system,
+            engine,
+            topology,
+            plan,
+            setting=lambda at: self._setting(at, topology, engine, plan, proof),
+            folder=self.scratch / str(self._count),
+            logs=logs,
+        )
+
+    def _setting(
+        self, at: Interval, topology: Topology, engine: engines.Engine, plan: Plan, proof: Proof
+    ) -> Setting:
+        promises = self.promises(topology)
+        return Setting(
+            at=at,
+            system=self.system.name,
+            version=self.version,
+            engine=engine.name,
+            topology=topology.name,
+            discovery=topology.discovery,
+            request_plane=topology.request_plane,
+            workers=plan.workers,
+            promise=Promise(
+                recovery=promises.recovery.value,
+                limit=plan.migration_limit,
+                shun_s=promises.shun_s.value,
+                broken_stream=promises.broken_stream.value,
+            ),
+            bounds=Bounds(lease_s=promises.lease_s.value),
+            patience=plan.patience,
+            pace_s=proof.pace_s,
+            pace_min_s=proof.pace_min_s,
+            slots=int(topology.options.get("slots", engine.slots)),
+            exact_text=engine.exact_text,
+            token_chars=engine.token_chars,
+            engine_ids=engine.engine_ids,
+            proven=proof.meanings,
+        )
+
+
+def _scratch(root: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_MARK, dir=root))
+    if len(str(folder)) > SCRATCH_ROOM:
+        folder.rmdir()
+        raise HarnessError(
+            f"scratch folder {folder}: {len(str(folder))} characters, expected at most {SCRATCH_ROOM}"
+            " (sockets lie in it); try: TMPDIR=/tmp"
+        )
+    return folder
+
+

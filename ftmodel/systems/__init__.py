@@ -1,0 +1,193 @@
+"""What a tested system is, as data: how its processes are launched, how its logs and metrics read, what it promises.
+
+A system is one folder below this one, found there by its name (`find`); nothing outside that folder, the topologies and
+the docs names it. `System.launch` is the one place where a topology becomes command lines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
+
+from ftmodel.errors import TopologyError
+
+if TYPE_CHECKING:
+    from ftmodel.engines import Engine
+    from ftmodel.topology import Topology
+
+Role = Literal["frontend", "worker"]
+
+METRICS: Final[Mapping[Role, Mapping[str, str]]] = {
+    "frontend": {
+        "inflight": "requests that the frontend counts as being answered",
+        "queued": "requests that wait for their first token",
+        "active": "requests that are being processed",
+        "plane_inflight": "requests on the request plane to workers",
+        "disconnected": "clients that disconnected, so far",
+        "cancellations": "requests that were cancelled, so far",
+        "migrations": "attempts to migrate a request, so far",
+        "success": "requests counted as successful, so far",
+        "failed": "requests counted as failed or cancelled, so far",
+    },
+    "worker": {
+        "inflight": "requests that the worker's endpoint holds",
+        "running": "requests for which the engine generates",
+        "waiting": "requests that wait in the engine",
+        "kv": "share of the KV cache in use",
+        "cancellations": "requests that were cancelled on the worker, so far",
+    },
+}
+"""ftmodel's own names of metrics, by role. What a release does not export is absent from a sample."""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Promised(Generic[T]):
+    """A promise of the system and where it comes from: documented (a page), measured, or wished."""
+
+    value: T
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promises:
+    """What is owed, never a copy of what a release does wrong. Duty and invariants read it."""
+
+    recovery: Promised[Literal["none", "retry", "migrate"]]
+    shun_s: Promised[float]
+    """A failed worker is shunned for so long, and forgotten at each change of the list."""
+    broken_stream: Promised[tuple[str, ...]]
+    """How a stream that cannot be finished ends, in order."""
+    lease_s: Promised[float]
+    """The lease of the discovery in use."""
+    request_timeout_s: Promised[float]
+    """An attempt on a worker that does not answer lasts so long."""
+    grace_s: Promised[float]
+    """A worker asked to stop serves so long before it drains."""
+
+    def timeouts_ms(self) -> tuple[int, ...]:
+        """The constants around which it pays to draw skews: lease and request timeout, plus and minus a tenth."""
+        named = (self.lease_s.value, self.request_timeout_s.value)
+        return tuple(round(1000 * seconds * share) for seconds in named for share in (0.9, 1.1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """One row of a dialect: a line of a `role` whose message contains `text` means `meaning`.
+
+    `id_field` is the field that holds the request id, or "" if the id follows `text` in the message, or None.
+    `target` (if given) must be part of the line's logger name; `where` are fields with the values they must have.
+    """
+
+    role: Role | Literal["any"]
+    meaning: str
+    text: str
+    id_field: str | None = "request_id"
+    target: str = ""
+    where: Mapping[str, str] | None = None
+    keep: tuple[str, ...] = ()
+    """Fields of the line that the event keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """Where one of METRICS is found: the sum over the series of `metric` that bear `labels`."""
+
+    role: Role
+    name: str
+    metric: str
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """The wording of a range of releases, [since, until)."""
+
+    since: tuple[int, int]
+    until: tuple[int, int]
+    patterns: tuple[Pattern, ...]
+    metrics: tuple[MetricRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a cluster lives: its interpreter and folders, and the address and ports of one process."""
+
+    python: Path
+    scratch: Path
+    """A folder of the cluster's own, short enough for sockets, removed with the cluster."""
+    model: Path
+    http_port: int
+    system_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """How one process is started: by calling `function` of `module` in a fork, or by `python -m module`."""
+
+    module: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    function: str = "main"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A tested system."""
+
+    name: str
+    distribution: str
+    """The package whose version is the system's."""
+    needs_modules: tuple[str, ...]
+    """Modules that must be importable by the interpreter under test."""
+    promises: Callable[[Topology, tuple[int, int]], Promises]
+    dialects: tuple[Dialect, ...]
+    launch: Callable[[Role, Topology, Engine, Place, int, tuple[int, int]], Command]
+    """(role, topology, engine, place, migration limit, release) -> how to start a process of that role."""
+    preload: Callable[[Topology, Engine], tuple[str, ...]]
+    """Modules that are imported once, before forking."""
+    preload_env: Mapping[str, str]
+    """Environment that must be set before those imports."""
+    instances: Callable[[Mapping[str, object]], tuple[str, ...]]
+    """Identities of the workers in an answer of the frontend's instance list."""
+    identity: Callable[[str], str | None]
+    """A worker's identity, from the text of its metrics page; None if it does not tell."""
+    list_path: str
+    models_path: str
+    metrics_path: str
+    request_id_header: str
+
+    def dialect(self, release: tuple[int, int]) -> Dialect:
+        """The dialect of a release, e.g. (1, 4). Raises TopologyError if it is not known."""
+        for dialect in self.dialects:
+            if dialect.since <= release < dialect.until:
+                return dialect
+        known = ", ".join(f"{'.'.join(map(str, d.since))} up to {'.'.join(map(str, d.until))}" for d in self.dialects)
+        raise TopologyError(
+            f"{self.name} {'.'.join(map(str, release))}: no dialect for this release, expected one of {known} (exclusive)"
+        )
+
+
+def names() -> tuple[str, ...]:
+    """The systems that are installed, by name."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+
+
+def find(name: str) -> System:
+    """The system of this name. Raises TopologyError."""
+    if name not in names():
+        raise TopologyError(f"system {name!r}: unknown, expected one of {', '.join(names())}")
+    system: System = importlib.import_module(f"{__name__}.{name}").SYSTEM
+    return system
+
+
+def release(version: str) -> tuple[int, int]:
+    """(major, minor) of a version, e.g. (1, 4) of 1.4.2. Raises ValueError."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)

@@ -1,0 +1,66 @@
+"""The wording of Dynamo's logs and metrics, by release. Checked on every run by a control and a calibration run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ftmodel.systems import Dialect, MetricRow, Pattern
+
+_MIGRATION: Final = "dynamo_llm::migration"
+_HANDLER: Final = "push_handler"
+
+_COMMON: Final = (
+    Pattern(role="worker", meaning="arrived", text="request received", target=_HANDLER, keep=("instance_id",)),
+    Pattern(role="worker", meaning="finished", text="request completed", target=_HANDLER),
+    Pattern(role="frontend", meaning="kill", text="issued control message", id_field=None, where={"control_msg": "Kill"}),
+    Pattern(role="frontend", meaning="client-gone", text="closed unexpectedly; issuing cancellation", id_field=None),
+    Pattern(role="frontend", meaning="selected", text="Selected worker", keep=("worker_id",)),
+    Pattern(role="frontend", meaning="migrating", text="Stream disconnected, recreating stream", keep=("error",)),
+    Pattern(role="frontend", meaning="retrying", text="Creating new stream, retrying", target=_MIGRATION, keep=("error",)),
+    Pattern(role="frontend", meaning="given-up", text="Migration limit exhausted", keep=("error",)),
+    Pattern(role="frontend", meaning="given-up", text="Cannot recreate stream", keep=("error",)),
+    Pattern(role="any", meaning="panic", text="panicked at", id_field=None),
+    Pattern(role="any", meaning="traceback", text="Traceback (most recent call last)", id_field=None),
+    Pattern(role="any", meaning="assertion", text="AssertionError", id_field=None),
+    Pattern(role="any", meaning="assertion", text="assertion failed", id_field=None),
+)
+
+_FRONTEND_METRICS: Final = (
+    MetricRow(role="frontend", name="inflight", metric="dynamo_frontend_inflight_requests"),
+    MetricRow(role="frontend", name="queued", metric="dynamo_frontend_queued_requests"),
+    MetricRow(role="frontend", name="plane_inflight", metric="dynamo_request_plane_inflight_requests"),
+    MetricRow(role="frontend", name="disconnected", metric="dynamo_frontend_disconnected_clients"),
+    MetricRow(role="frontend", name="cancellations", metric="dynamo_frontend_model_cancellation_total"),
+    MetricRow(role="frontend", name="migrations", metric="dynamo_frontend_model_migration_total"),
+    MetricRow(
+        role="frontend", name="success", metric="dynamo_frontend_requests_total", labels={"status": "success"}
+    ),
+)  # fmt: skip
+
+_GENERATE: Final = {"dynamo_endpoint": "generate"}
+_WORKER_METRICS: Final = (
+    MetricRow(role="worker", name="inflight", metric="dynamo_component_inflight_requests", labels=_GENERATE),
+    MetricRow(role="worker", name="cancellations", metric="dynamo_component_cancellation_total", labels=_GENERATE),
+)
+
+DIALECTS: Final = (
+    Dialect(
+        since=(1, 4),
+        until=(1, 5),
+        patterns=_COMMON,
+        metrics=(
+            *_FRONTEND_METRICS,
+            *_WORKER_METRICS,
+            MetricRow(role="frontend", name="active", metric="dynamo_frontend_active_requests"),
+        ),
+    ),
+    Dialect(
+        since=(1, 5),
+        until=(1, 7),
+        patterns=(
+            *_COMMON,
+            Pattern(role="worker", meaning="cancel-received", text="request cancellation received"),
+        ),
+        metrics=(*_FRONTEND_METRICS, *_WORKER_METRICS),
+    ),
+)

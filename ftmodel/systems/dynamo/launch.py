@@ -1,0 +1,73 @@
+"""How Dynamo's processes are started on this machine alone: loopback addresses, files for discovery, no downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from ftmodel.engines import Engine
+from ftmodel.systems import Command, Place, Role
+
+if TYPE_CHECKING:
+    from ftmodel.topology import Topology
+
+_FRONTEND: Final = "dynamo.frontend.main"
+_LOG: Final = (
+    "info,dynamo_runtime::pipeline::network=debug,dynamo_llm::migration=debug,dynamo_llm::http=debug,"
+    "dynamo_llm::mocker=info,dynamo_llm::discovery=info"
+)
+"""Keeps the evidence; at full debug the mocker logs every decode step."""
+
+PRELOAD_ENV: Final[Mapping[str, str]] = {
+    "DYN_LOGGING_JSONL": "1",
+    "DYN_LOG": _LOG,
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DYN_COMPUTE_THREADS": "0",
+    "DYN_DISCOVERY_BACKEND": "file",
+    "DYN_REQUEST_PLANE": "tcp",
+}
+"""Read when dynamo's modules are imported, so set before a process forks from one that has imported them."""
+
+
+def preload(topology: Topology, engine: Engine) -> tuple[str, ...]:
+    """Modules to import once, before forking frontends and workers of this topology."""
+    return (_FRONTEND, engine.module)
+
+
+def launch(
+    role: Role, topology: Topology, engine: Engine, place: Place, migration_limit: int, release: tuple[int, int]
+) -> Command:
+    """How to start one process. `release` chooses between flags that differ from release to release."""
+    env = _environment(topology, place, release)
+    if role == "frontend":
+        argv = (
+            "--http-host", "127.0.0.1", "--http-port", str(place.http_port),
+            "--router-mode", topology.router_mode, "--migration-limit", str(migration_limit),
+        )  # fmt: skip
+        return Command(module=_FRONTEND, argv=argv, env=env)
+    filled = {
+        "model": str(place.model),
+        "name": topology.model,
+        "migration_limit": str(migration_limit),
+        "armed": str(place.scratch / "armed"),
+        **{key: f"{value:g}" for key, value in {**engine.options, **topology.options}.items()},
+    }
+    env["DYN_SYSTEM_PORT"] = str(place.system_port)
+    return Command(module=engine.module, argv=tuple(part.format(**filled) for part in engine.arguments), env=env)
+
+
+def _environment(topology: Topology, place: Place, release: tuple[int, int]) -> dict[str, str]:
+    return {
+        **PRELOAD_ENV,
+        "DYN_DISCOVERY_BACKEND": topology.discovery,
+        "DYN_FILE_KV": str(place.scratch / "kv"),
+        "DYN_REQUEST_PLANE": topology.request_plane,
+        "DYN_TCP_RPC_HOST": "127.0.0.1",
+        # The name of an interface up to 1.4; with an address there, the list of models stays empty for ever.
+        "DYN_TCP_RESPONSE_STREAM_HOST": "lo" if release < (1, 5) else "127.0.0.1",
+        "DYN_SYSTEM_HOST": "127.0.0.1",
+        "DYN_SYSTEM_USE_ENDPOINT_HEALTH_STATUS": '["generate"]',
+        # Its requests would be counted among those of the clients.
+        "DYN_HEALTH_CHECK_ENABLED": "false",
+    }

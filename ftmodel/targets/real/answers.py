@@ -1,0 +1,99 @@
+"""Takes an answer's bytes apart into the items that a client received."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ftmodel.history import Item
+
+_EMPTY = Item("empty")
+
+
+class Stream:
+    """A stream of server-sent events, fed with the bytes of each read."""
+
+    def __init__(self, request_id: str) -> None:
+        self._id = request_id
+        self._rest = b""
+        self._error_next = False
+
+    def feed(self, data: bytes) -> tuple[Item, ...]:
+        """The items that these bytes complete."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return tuple(item for line in lines for item in self._line(line.rstrip(b"\r")))
+
+    def end(self) -> tuple[Item, ...]:
+        """What is left when the body has ended: a line without its end is malformed."""
+        return (Item("malformed", self._rest.decode("utf-8", "replace")),) if self._rest.strip() else ()
+
+    def _line(self, line: bytes) -> Iterator[Item]:
+        if not line:
+            return
+        text = line.decode("utf-8", "replace")
+        if text.startswith(":"):  # a comment: keeps the connection alive, or tells the error beside an event
+            if self._error_next:
+                self._error_next = False
+                yield Item("error", text[1:].strip())
+            return
+        if text.startswith("event:"):
+            self._error_next = text[6:].strip() == "error"
+            return
+        if not text.startswith("data:"):
+            yield Item("malformed", text)
+            return
+        data = text[5:].strip()
+        if data == "[DONE]":
+            yield Item("done")
+            return
+        if self._error_next:
+            self._error_next = False
+            yield Item("error", data)
+            return
+        yield from chunk(data, self._id)
+
+
+def chunk(text: str, request_id: str) -> Iterator[Item]:
+    """The items of one chunk, or of the one body of an answer that is not streamed."""
+    try:
+        row = json.loads(text)
+    except ValueError:
+        yield Item("malformed", text)
+        return
+    if not isinstance(row, dict):
+        yield Item("malformed", text)
+        return
+    if "error" in row or ("choices" not in row and ("message" in row or "code" in row)):
+        yield Item("error", _error(row))
+        return
+    answer_id = str(row.get("id", ""))
+    foreign = answer_id if not answer_id.endswith(request_id) else ""
+    said = False
+    for choice in row.get("choices") or ():
+        for item in _choice(choice, foreign):
+            said = True
+            yield item
+    usage = row.get("usage")
+    if isinstance(usage, dict):
+        said = True
+        yield Item("usage", count=int(usage.get("completion_tokens") or 0), answer_id=foreign)
+    if not said:
+        yield _EMPTY
+
+
+def _choice(choice: dict[str, Any], foreign: str) -> Iterator[Item]:
+    index = int(choice.get("index") or 0)
+    part = choice.get("delta") or choice.get("message") or {}
+    text = choice.get("text") or part.get("content")
+    if text:
+        yield Item("text", text, index, answer_id=foreign)
+    reason = choice.get("finish_reason")
+    if reason:
+        yield Item("finish", str(reason), index, answer_id=foreign)
+
+
+def _error(row: dict[str, Any]) -> str:
+    inner = row.get("error")
+    message = inner.get("message") if isinstance(inner, dict) else inner or row.get("message")
+    return str(message)[:300]

@@ -1,0 +1,65 @@
+"""Orders to a worker to die by itself at an exact token, for engines that can: a client would see the token too late.
+
+The order is a file named by the request's id that holds a position; the worker that reaches it first takes the file and
+dies. Of several orders for one request the lowest position stands in the file; the others wait.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class Orders:
+    """The orders of one example, in a folder that its workers look into."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: dict[str, dict[str, int]] = {}
+        """By request id: position by step."""
+        self._standing: dict[str, str] = {}
+        """By request id: the step whose position is in the file."""
+        self._taken: set[str] = set()
+
+    def give(self, step: str, request_id: str, position: int) -> None:
+        """Order the worker that generates token `position` of the request to die there, on behalf of a step."""
+        self._waiting.setdefault(request_id, {})[step] = position
+        self._stand(request_id)
+
+    def is_taken(self, step: str, request_id: str) -> bool:
+        """True once a worker has taken the order of this step."""
+        standing = self._standing.get(request_id)
+        if standing is not None and not (self._folder / request_id).exists():
+            self._taken.add(standing)
+            del self._standing[request_id]
+            del self._waiting[request_id][standing]
+            self._stand(request_id)
+        return step in self._taken
+
+    def withdraw(self, step: str, request_id: str) -> bool:
+        """Take the order back; False if a worker has it already."""
+        if self.is_taken(step, request_id):
+            return False
+        if self._standing.get(request_id) == step:
+            try:
+                (self._folder / request_id).unlink()
+            except FileNotFoundError:
+                return not self.is_taken(step, request_id)
+            del self._standing[request_id]
+        del self._waiting[request_id][step]
+        self._stand(request_id)
+        return True
+
+    def _stand(self, request_id: str) -> None:
+        """Put the lowest position into the file. A file that a worker has just taken is left for `is_taken`."""
+        waiting = self._waiting[request_id]
+        if not waiting:
+            return
+        lowest = min(waiting, key=lambda step: waiting[step])
+        file = self._folder / request_id
+        standing = self._standing.get(request_id)
+        if standing == lowest or (standing is not None and not file.exists()):
+            return
+        new = file.with_suffix(".new")
+        new.write_text(str(waiting[lowest]))
+        new.replace(file)
+        self._standing[request_id] = lowest

@@ -1,0 +1,370 @@
+"""The processes of one example: a frontend and the workers in their slots, their readiness, lists, logs and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from ftmodel.engines import Engine
+from ftmodel.errors import HarnessError
+from ftmodel.history import Event, Exited, Interval, LeftOver, Listed, LogLine, Sample, Started
+from ftmodel.systems import Command, MetricRow, Pattern, Place, Role, System
+from ftmodel.targets.real import metrics
+from ftmodel.targets.real.clock import Clock
+from ftmodel.targets.real.logs import LogFile
+from ftmodel.targets.real.ports import Ports
+from ftmodel.targets.real.processes import Exit, Launch, Process, ProcessGoneError, Warden
+from ftmodel.topology import Topology
+
+FRONTEND: Final = "frontend-1"
+BOOT_BOUND_S: Final = 30.0
+"""From the start of a process to its readiness, for a forked one; a cold start of a large engine takes longer."""
+POLL_S: Final = 0.020
+LIST_EVERY_S: Final = 0.250
+SAMPLE_EVERY_S: Final = 1.0
+ASK_BOUND_S: Final = 2.0
+"""A process that does not answer a question about itself so long is not asked further this time."""
+KEPT: Final = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TZ")
+"""What the processes under test get of the tester's environment; all else is the system's and the cluster's own."""
+
+
+@dataclass(slots=True)
+class Incarnation:
+    """One life of a process."""
+
+    title: str
+    role: Role
+    slot: int
+    process: Process
+    port: int
+    log: LogFile
+    rows: tuple[MetricRow, ...]
+    identity: str | None = None
+    """Its identity on the frontend's list, once known."""
+    answered: bool = False
+    frozen: bool = False
+    stopped: bool = False
+    """It was asked to stop."""
+    hit: bool = False
+    """Some fault hit it."""
+    held: set[str] = field(default_factory=set)
+    """Ids of the requests that it began and did not end, as its log tells."""
+
+    @property
+    def alive(self) -> bool:
+        return self.process.alive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the examples of a run share: the warden, the interpreter, the ports, the model."""
+
+    warden: Warden
+    python: Path
+    release: tuple[int, int]
+    ports: Ports
+    model: Path
+    cold_start: bool = False
+
+
+class Cluster:
+    """The processes of one example. Used from the loop alone."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        system: System,
+        engine: Engine,
+        topology: Topology,
+        *,
+        workers: int,
+        migration_limit: int,
+        folder: Path,
+        logs: Path,
+        clock: Clock,
+        push: Callable[[Event], None],
+    ) -> None:
+        self.ground = ground
+        self.system = system
+        self.engine = engine
+        self.topology = topology
+        self.workers = workers
+        self.migration_limit = migration_limit
+        self.folder = folder
+        self.logs = logs
+        self.clock = clock
+        self.push = push
+        self.lives: dict[str, Incarnation] = {}
+        self.slots: dict[int, Incarnation] = {}
+        """The latest incarnation of each slot."""
+        self.frontend: Incarnation | None = None
+        self.holders: dict[str, list[str]] = {}
+        """Titles of the incarnations that began a request id, in order."""
+        self.begun = asyncio.Condition()
+        """Notified whenever a worker's log told that it began a request."""
+        self.client = httpx.AsyncClient(
+            timeout=httpx.Timeout(ASK_BOUND_S), limits=httpx.Limits(max_connections=None), trust_env=False
+        )
+        dialect = system.dialect(ground.release)
+        self._patterns = _patterns(dialect.patterns, engine.patterns)
+        self._rows = (*dialect.metrics, *engine.metrics)
+        self._watching: list[asyncio.Task[None]] = []
+
+    # -- start
+
+    async def start(self) -> None:
+        """Start the frontend and the workers, and follow their logs and lists. Raises HarnessError."""
+        for name in ("kv", "home", "tmp", "armed"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        first = [self._spawn("frontend", 0)] + [self._spawn("worker", slot) for slot in range(1, self.workers + 1)]
+        await asyncio.gather(*first)
+        self._watching += [
+            asyncio.create_task(self._follow_logs()),
+            asyncio.create_task(self._follow_lists()),
+            asyncio.create_task(self._follow_metrics()),
+        ]
+
+    async def start_worker(self, slot: int) -> Incarnation:
+        """Start a worker in an empty slot; it is not ready yet. Raises HarnessError."""
+        return await self._spawn("worker", slot)
+
+    async def _spawn(self, role: Role, slot: int) -> Incarnation:
+        title = self._title(role, slot)
+        wanted = self.topology.http_port if role == "frontend" else self.topology.system_port
+        port = self.ground.ports.take(wanted + max(0, slot - 1) if wanted else None)
+        place = Place(
+            python=self.ground.python, scratch=self.folder, model=self.ground.model, http_port=port, system_port=port
+        )
+        command = self.system.launch(
+            role, self.topology, self.engine, place, self.migration_limit, self.ground.release
+        )
+        before_s = self.clock.now()
+        process = await self.ground.warden.spawn(self._launch(title, command))
+        life = Incarnation(
+            title=title,
+            role=role,
+            slot=slot,
+            process=process,
+            port=port,
+            log=LogFile(self.logs / f"{title}.log", title, self._for(role), self.clock),
+            rows=tuple(row for row in self._rows if row.role == role),
+        )
+        self.lives[title] = life
+        if role == "frontend":
+            self.frontend = life
+        else:
+            self.slots[slot] = life
+        at = self.clock.since(before_s)
+        self.push(Started(at=at, title=title, role=role, slot=slot, pid=process.pid))
+        self._watching.append(asyncio.create_task(self._await_exit(life)))
+        return life
+
+    def _title(self, role: Role, slot: int) -> str:
+        base = FRONTEND if role == "frontend" else f"w{slot}"
+        lives = sum(1 for life in self.lives.values() if life.role == role and life.slot == slot)
+        return base if lives == 0 else f"{base}-{lives + 1}"
+
+    def _launch(self, title: str, command: Command) -> Launch:
+        env = {name: os.environ[name] for name in KEPT if name in os.environ}
+        env |= {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp"), **command.env}
+        env["FTMODEL_STORE"] = str(self.logs)
+        shown = f"ftmodel {self.folder.name} {title}"
+        log = self.logs / f"{title}.log"
+        if not self.ground.cold_start:
+            return Launch(
+                title=shown, how="fork", module=command.module, function=command.function, argv=command.argv,
+                env=env, cwd=self.folder, log=log,
+            )  # fmt: skip
+        run = [command.module] if command.module.endswith(".py") else ["-m", command.module.removesuffix(".main")]
+        argv = (str(self.ground.python), *run, *command.argv)
+        return Launch(title=shown, how="exec", argv=argv, env=env, cwd=self.folder, log=log)
+
+    def _for(self, role: Role) -> tuple[Pattern, ...]:
+        return tuple(pattern for pattern in self._patterns if pattern.role in (role, "any"))
+
+    async def _await_exit(self, life: Incarnation) -> None:
+        exit_ = await life.process.wait()
+        self.push(self._exited(life, exit_))
+        self.ground.ports.give_back(life.port)
+
+    def _exited(self, life: Incarnation, exit_: Exit) -> Exited:
+        return Exited(
+            at=self.clock.of_monotonic(exit_.at), title=life.title, code=exit_.code, signal=exit_.signal
+        )
+
+    # -- who is there
+
+    def workers_alive(self) -> Iterator[Incarnation]:
+        """The living workers, by slot."""
+        return (self.slots[slot] for slot in sorted(self.slots) if self.slots[slot].alive)
+
+    def holder(self, request_id: str) -> Incarnation | None:
+        """The living worker that began this request last."""
+        self.poll_logs()
+        for title in reversed(self.holders.get(request_id, [])):
+            life = self.lives[title]
+            if life.alive and request_id in life.held:
+                return life
+        return None
+
+    @property
+    def url(self) -> str:
+        """Where the frontend listens."""
+        assert self.frontend is not None
+        return f"http://127.0.0.1:{self.frontend.port}"
+
+    # -- readiness
+
+    async def is_listed(self, life: Incarnation) -> bool:
+        """True if the worker is on the frontend's list of instances, and the model on its list of models."""
+        if life.identity is None:
+            with suppress(httpx.HTTPError):
+                answer = await self.client.get(f"http://127.0.0.1:{life.port}{self.system.metrics_path}")
+                life.identity = self.system.identity(answer.text) if answer.status_code == 200 else None
+        listed = await self.ask_list()
+        return listed is not None and life.title in listed.titles and listed.models
+
+    async def ask_list(self) -> Listed | None:
+        """Ask the frontend for its list and push it; None if it does not answer."""
+        before_s = self.clock.now()
+        try:
+            health, models = await asyncio.gather(
+                self.client.get(self.url + self.system.list_path), self.client.get(self.url + self.system.models_path)
+            )
+            identities = self.system.instances(health.json())
+            there = any(row.get("id") == self.topology.model for row in models.json().get("data") or ())
+        except (httpx.HTTPError, ValueError, AttributeError):
+            return None
+        titles = {life.identity: life.title for life in self.lives.values() if life.identity is not None}
+        listed = Listed(
+            at=self.clock.since(before_s),
+            frontend=FRONTEND,
+            titles=tuple(sorted(titles[identity] for identity in identities if identity in titles)),
+            strangers=tuple(sorted(identity for identity in identities if identity not in titles)),
+            models=there,
+        )
+        self.push(listed)
+        return listed
+
+    # -- logs
+
+    def poll_logs(self) -> None:
+        """Read what every log has gained."""
+        for life in self.lives.values():
+            for line in life.log.poll():
+                self._heed(life, line)
+                self.push(line)
+
+    def _heed(self, life: Incarnation, line: LogLine) -> None:
+        if life.role != "worker" or not line.id:
+            return
+        if line.meaning == "begun":
+            life.held.add(line.id)
+            self.holders.setdefault(line.id, []).append(life.title)
+        elif line.meaning in ("ended", "aborted", "failed", "finished"):
+            life.held.discard(line.id)
+
+    async def _follow_logs(self) -> None:
+        while True:
+            self.poll_logs()
+            async with self.begun:
+                self.begun.notify_all()
+            await asyncio.sleep(POLL_S)
+
+    async def _follow_lists(self) -> None:
+        while True:
+            await asyncio.sleep(LIST_EVERY_S)
+            if self.frontend is not None and self.frontend.alive:
+                await self.ask_list()
+
+    # -- metrics
+
+    async def sample(self) -> dict[str, dict[str, float]]:
+        """Read the metrics of every living, unfrozen process, push them, and return them by title."""
+        asked = [life for life in self.lives.values() if life.alive and not life.frozen]
+        found = await asyncio.gather(*(self._sample(life) for life in asked))
+        return {life.title: values for life, values in zip(asked, found, strict=True) if values is not None}
+
+    async def _sample(self, life: Incarnation) -> dict[str, float] | None:
+        before_s = self.clock.now()
+        try:
+            answer = await self.client.get(f"http://127.0.0.1:{life.port}{self.system.metrics_path}")
+        except httpx.HTTPError:
+            return None
+        if answer.status_code != 200:
+            return None
+        values = metrics.read(answer.text, life.rows)
+        if life.role == "worker" and life.identity is None:
+            life.identity = self.system.identity(answer.text)
+        self.push(Sample(at=self.clock.since(before_s), title=life.title, values=values))
+        return values
+
+    async def _follow_metrics(self) -> None:
+        while True:
+            await self.sample()
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    # -- end
+
+    async def kill(self, life: Incarnation) -> Interval:
+        """SIGKILL a process's group and wait until it is gone: from the signal to its end. Raises ProcessGoneError."""
+        sent = self.clock.of_monotonic(await self.ground.warden.signal(life.process, signal.SIGKILL))
+        async with asyncio.timeout(BOOT_BOUND_S):
+            exit_ = await life.process.wait()
+        return Interval(sent.before_s, max(sent.after_s, self.clock.of_monotonic(exit_.at).after_s))
+
+    async def close(self) -> None:
+        """End every process of this cluster, tell what was left of those that had ended, and remove its folder."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        self._watching = []
+        await self._tell_left_over()
+        for life in self.lives.values():
+            if life.alive:
+                with suppress(ProcessGoneError):
+                    await self.kill(life)
+                self.ground.ports.give_back(life.port)
+        self.poll_logs()
+        await self.client.aclose()
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+    async def _tell_left_over(self) -> None:
+        """A worker that has ended must have left no process of its session behind."""
+        before_s = self.clock.now()
+        gone = {life.process.pid: life for life in self.lives.values() if not life.alive}
+        try:
+            below = await self.ground.warden.descendants()
+        except HarnessError:
+            return  # the warden's death is told by itself
+        for pid, life in gone.items():
+            left = [row for row in below if row.session == pid and row.pid != pid and row.state != "Z"]
+            if left:
+                at = self.clock.since(before_s)
+                self.push(LeftOver(at=at, of=life.title, pids=tuple(r.pid for r in left), by=left[0].command))
+                for row in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(row.pid, signal.SIGKILL)
+
+
+def _patterns(system: tuple[Pattern, ...], engine: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
+    """Both dialects. Where the engine does not tell the begin of a request itself, its arrival stands in."""
+    tells = any(pattern.meaning == "begun" for pattern in engine)
+    read = (
+        Pattern(
+            role=p.role, meaning="begun" if p.meaning == "arrived" and not tells else p.meaning, text=p.text,
+            id_field=p.id_field, target=p.target, where=p.where, keep=p.keep,
+        )
+        for p in system
+    )  # fmt: skip
+    return (*engine, *read)

@@ -1,0 +1,28 @@
+"""Reads a process's metrics page into ftmodel's own names."""
+
+from __future__ import annotations
+
+import math
+
+from ftmodel.systems import MetricRow
+from prometheus_client.parser import text_string_to_metric_families
+
+
+def read(page: str, rows: tuple[MetricRow, ...]) -> dict[str, float]:
+    """The metrics that `rows` name, each the sum of its series; what the page has not is left out.
+
+    Only the lines of those metrics are parsed: pages are long, and most of them are histograms.
+    """
+    wanted = tuple({row.metric for row in rows})
+    lines = [line for line in page.splitlines() if line.startswith(wanted)]
+    values: dict[str, float] = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            for row in rows:
+                if sample.name == row.metric and _bears(sample.labels, row) and not math.isnan(sample.value):
+                    values[row.name] = values.get(row.name, 0.0) + sample.value
+    return values
+
+
+def _bears(labels: dict[str, str], row: MetricRow) -> bool:
+    return all(labels.get(key) == value for key, value in (row.labels or {}).items())

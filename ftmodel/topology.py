@@ -1,0 +1,86 @@
+"""Topologies: which cluster a plan runs on. Small TOML files; the presets lie in `topologies/` beside this file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ftmodel import engines, systems
+from ftmodel.errors import TopologyError
+from ftmodel.steps import SLOTS
+
+PRESETS: Final = Path(__file__).parent / "topologies"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """A cluster's shape. Workers and migration limit are free: a plan draws them from what is listed here."""
+
+    name: str
+    about: str
+    target: Literal["real"] = "real"
+    system: str
+    engine: str
+    discovery: Literal["file"] = "file"
+    request_plane: Literal["tcp"] = "tcp"
+    router_mode: Literal["round-robin", "random"] = "round-robin"
+    workers: tuple[Annotated[int, Field(ge=1, le=SLOTS)], ...] = (1, 2, 3, 4)
+    migration_limits: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 3, 10)
+    model: str = "tiny"
+    """The name under which the model is served."""
+    http_port: int | None = None
+    """The frontend's port; free ones are taken where it is not set."""
+    system_port: int | None = None
+    """The first worker's port; the others' follow it."""
+    options: Mapping[str, float] = field(default_factory=dict)
+    """Settings of the engine, e.g. pace_ms; `ftmodel list topologies` shows those of a preset."""
+
+
+_ADAPTER: Final[TypeAdapter[Topology]] = TypeAdapter(Topology)
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the presets."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
+
+
+def find(name: str) -> Topology:
+    """The topology of a preset's name or of a TOML file's path. Raises TopologyError naming file, key, what is possible."""
+    path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        raise TopologyError(
+            f"topology {name!r}: unknown, expected one of {', '.join(presets())} or the path of a TOML file;"
+            " try: ftmodel list topologies"
+        )
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise TopologyError(f"{path}: {error}: expected a TOML file") from None
+    return _checked(path, raw)
+
+
+def _checked(path: Path, raw: dict[str, Any]) -> Topology:
+    known = Topology.__dataclass_fields__
+    for key in raw:
+        if key not in known:
+            raise TopologyError(f"{path}: key {key}: unknown, expected one of {', '.join(known)}")
+    try:
+        topology = _ADAPTER.validate_python({"name": path.stem, "about": "", **raw})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise TopologyError(f"{path}: key {key}: got {first['input']!r}, expected: {first['msg']}") from None
+    systems.find(topology.system)
+    engine = engines.find(topology.engine)
+    for key in topology.options:
+        if key not in engine.options:
+            raise TopologyError(
+                f"{path}: key options.{key}: engine {engine.name} has none such, expected one of"
+                f" {', '.join(engine.options)}"
+            )
+    return topology

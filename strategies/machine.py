@@ -1,0 +1,113 @@
+"""The state machine: it draws a plan step by step and hands each step to an example; it never looks back.
+
+On a real target nothing that the cluster does reaches Hypothesis: the machine never raises, and goes on drawing after a
+violation and after a failure of the harness (see the measurements on flaky systems in the docs). So the same seed gives
+the same plans, whatever the cluster's timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import hypothesis
+from ftmodel.outline import Outline
+from ftmodel.steps import Mix, Patience, Step
+from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, initialize, rule
+from hypothesis.strategies import SearchStrategy
+
+from .rules import mixes, next_step
+
+
+class Example(Protocol):
+    """One example under way: it is given the steps as they are drawn, and the plan at its end."""
+
+    def apply(self, step: Step) -> None:
+        """Do a step, or arm it. Does not raise for anything that the cluster does."""
+
+    def end(self) -> None:
+        """No more steps."""
+
+
+Opener = Callable[[int, Patience, int, Mix], Example | None]
+"""(workers, patience, migration limit, mix) as drawn -> the example to run, or None if enough have run."""
+
+
+class ClusterMachine(RuleBasedStateMachine):
+    """Draws one plan. `opener` and `timeouts_ms` are given by subclassing (`generate` does so)."""
+
+    opener: Opener
+    timeouts_ms: Sequence[int] = ()
+    """The systems' own timeouts, around which skews are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.example: Example | None = None
+        self.outline = Outline(workers=1, patience="short")
+        self.mix = Mix()
+
+    @initialize(setting=st.runner().flatmap(lambda machine: machine.settings_drawn()))
+    def begin(self, setting: tuple[int, Patience, int, Mix]) -> None:
+        """Draw the mix, the patience and the topology's free values; all of them are kept in the plan."""
+        workers, patience, limit, mix = setting
+        self.mix = mix
+        self.outline = Outline(workers=workers, patience=patience)
+        self.example = type(self).opener(workers, patience, limit, mix)
+
+    @rule(step=st.runner().flatmap(lambda machine: machine.step_drawn()))
+    def step(self, step: Step) -> None:
+        """The one rule: the next step of the plan."""
+        self.outline.add(step)
+        if self.example is not None:
+            self.example.apply(step)
+
+    def teardown(self) -> None:
+        """End the example: on a real target its judgement goes on in the background."""
+        if self.example is not None:
+            self.example.end()
+
+    def settings_drawn(self) -> SearchStrategy[tuple[int, Patience, int, Mix]]:
+        """(workers, patience, migration limit, mix), plainest first; the larger limits and more workers more often.
+
+        What a topology does not admit is mended by the opener, never here: draws must not depend on whose turn it is.
+        """
+        patience: SearchStrategy[Patience] = st.sampled_from(("short",) * 7 + ("long",))
+        return st.tuples(
+            st.sampled_from((2, 3, 4, 3, 2, 4, 1)), patience, st.sampled_from((3, 10, 10, 3, 10, 3, 1, 0)), mixes()
+        )
+
+    def step_drawn(self) -> SearchStrategy[Step]:
+        """The next step, from the outline alone."""
+        return next_step(self.outline, self.mix, self.timeouts_ms)
+
+
+def generate(
+    opener: Opener, *, examples: int, steps: int, seed: int, timeouts_ms: Sequence[int] = ()
+) -> None:
+    """Draw plans of up to `steps` steps and hand them to what `opener` returns, until it has had enough.
+
+    Hypothesis only generates here: no database, no shrinking, no deadline. It may draw a few plans more than `examples`;
+    the opener says by None that no more are to be run. Raises nothing that comes from the cluster.
+    """
+
+    class Machine(ClusterMachine):
+        pass
+
+    Machine.opener = staticmethod(opener)
+    Machine.timeouts_ms = timeouts_ms
+    settings = hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=steps + 1,  # the drawing of the setting counts as one
+        phases=(Phase.generate,),
+        database=None,
+        derandomize=False,
+        deadline=None,
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+    test = get_state_machine_test(Machine, settings=settings)
+    hypothesis.seed(seed)(test)()
