@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +58,11 @@ def parse(text: str, source: str) -> Plan:
     try:
         plan = _PLAN.validate_python({**top, "steps": ()}, strict=False)
     except ValidationError as error:
-        raise PlanError(f"{source}: {_told(error.errors()[0])}") from None
+        raise PlanError(f"{source}: {_told(error.errors())}") from None
     _check_names(steps, source)
     if not 1 <= plan.workers <= SLOTS:
         raise PlanError(f"{source}: field workers: got {plan.workers}, expected 1 to {SLOTS}")
-    return Plan(**{**{f: getattr(plan, f) for f in plan.__dataclass_fields__}, "steps": steps})
+    return with_steps(plan, steps)
 
 
 def _step(number: int, item: Any, source: str) -> Step:
@@ -81,7 +83,7 @@ def _step(number: int, item: Any, source: str) -> Step:
     try:
         step = adapter.validate_python(item)
     except ValidationError as error:
-        raise PlanError(f"{where} ({item['kind']}): {_told(error.errors()[0])}") from None
+        raise PlanError(f"{where} ({item['kind']}): {_told(error.errors())}") from None
     return step
 
 
@@ -101,12 +103,20 @@ def _check_names(steps: tuple[Step, ...], source: str) -> None:
             )
 
 
-def _told(error: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in error["loc"]) or "plan"
+def _told(errors: list[ErrorDetails]) -> str:
+    """The one error that matters: of the variants of a union, that of the variant which the file names."""
+    unnamed = {error["loc"][:2] for error in errors if error["type"] == "literal_error" and len(error["loc"]) > 2}
+    error = next((error for error in errors if error["loc"][:2] not in unnamed), errors[0])
+    field = ".".join(str(part) for part in error["loc"] if str(part)[:1].islower()) or "plan"
     expected = error["msg"][0].lower() + error["msg"][1:]
-    return f"field {field}: got {_shown(error['input'])}, expected: {expected}"
+    return f"field {field}: got {_shown(error['input'])}, expected: {expected.removeprefix('input should be ')}"
 
 
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def with_steps(head: Plan, steps: Sequence[Step]) -> Plan:
+    """The plan with these steps instead of its own."""
+    return dataclasses.replace(head, steps=tuple(steps))

@@ -110,7 +110,7 @@ class Session:
         self.version = found
         self.release = systems.release(found)
         self.system.dialect(self.release)
-        self.warden.on_stall = lambda from_s, to_s: [listen(from_s, to_s) for listen in self.loop.on_stall] and None
+        self.warden.on_stall = self.loop.stalled
         self.ground = Ground(
             warden=self.warden,
             python=self.python,

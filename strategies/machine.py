@@ -30,9 +30,16 @@ class Example(Protocol):
     def end(self) -> None:
         """No more steps."""
 
+    def abandon(self) -> None:
+        """The run is being ended: leave nothing behind, judge nothing."""
+
 
 Opener = Callable[[int, Patience, int, Mix], Example | None]
 """(workers, patience, migration limit, mix) as drawn -> the example to run, or None if enough have run."""
+
+
+class EnoughError(BaseException):
+    """Ends the drawing. No `Exception`, so that Hypothesis takes it for what it is, and not for a failing example."""
 
 
 class ClusterMachine(RuleBasedStateMachine):
@@ -54,19 +61,34 @@ class ClusterMachine(RuleBasedStateMachine):
         workers, patience, limit, mix = setting
         self.mix = mix
         self.outline = Outline(workers=workers, patience=patience)
-        self.example = type(self).opener(workers, patience, limit, mix)
+        try:
+            self.example = type(self).opener(workers, patience, limit, mix)
+        except Exception as error:
+            raise EnoughError from error
+        if self.example is None:
+            raise EnoughError
 
     @rule(step=st.runner().flatmap(lambda machine: machine.step_drawn()))
     def step(self, step: Step) -> None:
         """The one rule: the next step of the plan."""
         self.outline.add(step)
-        if self.example is not None:
+        assert self.example is not None
+        try:
             self.example.apply(step)
+        except BaseException as error:
+            self.example.abandon()
+            self.example = None
+            if isinstance(error, Exception):
+                raise EnoughError from error
+            raise
 
     def teardown(self) -> None:
         """End the example: on a real target its judgement goes on in the background."""
         if self.example is not None:
-            self.example.end()
+            try:
+                self.example.end()
+            except Exception as error:
+                raise EnoughError from error
 
     def settings_drawn(self) -> SearchStrategy[tuple[int, Patience, int, Mix]]:
         """(workers, patience, migration limit, mix), plainest first; the larger limits and more workers more often.
@@ -89,7 +111,8 @@ def generate(
     """Draw plans of up to `steps` steps and hand them to what `opener` returns, until it has had enough.
 
     Hypothesis only generates here: no database, no shrinking, no deadline. It may draw a few plans more than `examples`;
-    the opener says by None that no more are to be run. Raises nothing that comes from the cluster.
+    the opener says by None that no more are to be run. What the opener or an example raises ends the drawing and is
+    raised here; what the cluster does is never raised by them.
     """
 
     class Machine(ClusterMachine):
@@ -110,4 +133,8 @@ def generate(
         suppress_health_check=list(HealthCheck),
     )
     test = get_state_machine_test(Machine, settings=settings)
-    hypothesis.seed(seed)(test)()
+    try:
+        hypothesis.seed(seed)(test)()
+    except EnoughError as enough:
+        if enough.__cause__ is not None:
+            raise enough.__cause__ from None

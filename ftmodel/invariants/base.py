@@ -59,6 +59,9 @@ class Invariant:
     rests_on: ClassVar[frozenset[str]] = frozenset()
     """Log meanings whose absence it takes as evidence: not proven by a control run, the decision is unknown."""
 
+    at_any_end: ClassVar[bool] = False
+    """`at_rest` holds for an example that broke off too: it judges what was seen, not what is missing."""
+
     def __init__(self) -> None:
         self.tally = Tally()
 

@@ -168,6 +168,11 @@ class Job:
         """The position behind the last token."""
         return self.position + self.max_tokens
 
+    @property
+    def positions(self) -> range:
+        """Where something goes out; if no token is left, as after a migration behind the last one, then the finish."""
+        return range(self.position, max(self.end, self.position + 1))
+
     def items(self, position: int) -> Iterator[dict[str, Any]]:
         """What goes out at this position: for each choice one item with one token, or with none behind the end."""
         last = {"finish_reason": "length"} if position + 1 >= self.end else {}
@@ -282,17 +287,14 @@ class Engine:
                 return
             job.log("Started")
             ready = self.loop.time() + self.options.prefill_ms / 1000
-            for position in range(job.position, job.end):
+            for position in job.positions:
                 if not await call.until(ready):
                     return
                 if self.condemned(job, position):
                     self.die(job, position)
                 ready = self.loop.time() + pace_s
                 for item in job.items(position):
-                    call.tokens += 1
-                    yield item
-            if job.max_tokens == 0:  # a migration after the last token asks for nothing more
-                for item in job.items(job.end):
+                    call.tokens += len(item["token_ids"])
                     yield item
             if self.condemned(job, job.end):
                 await call.until(ready)  # so that the last token gets out

@@ -68,6 +68,11 @@ class Loop:
             self._thread.join(timeout=30)
             self._loop.close()
 
+    def stalled(self, from_s: float, to_s: float) -> None:
+        """Tell who listens that somebody was not scheduled; in time.monotonic() seconds."""
+        for listener in list(self.on_stall):
+            listener(from_s, to_s)
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
@@ -84,6 +89,5 @@ class Loop:
             await asyncio.sleep(BEAT_S)
             now_s = time.monotonic()
             if now_s - last_s > STALL_S:
-                for listener in list(self.on_stall):
-                    listener(last_s, now_s)
+                self.stalled(last_s, now_s)
             last_s = now_s

@@ -177,7 +177,7 @@ class Cluster:
     def _launch(self, title: str, command: Command) -> Launch:
         env = {name: os.environ[name] for name in KEPT if name in os.environ}
         env |= {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp"), **command.env}
-        env["FTMODEL_STORE"] = str(self.logs)
+        env["FTMODEL_STORE"] = str(self.logs.absolute())
         shown = f"ftmodel {self.folder.name} {title}"
         log = self.logs / f"{title}.log"
         if not self.ground.cold_start:

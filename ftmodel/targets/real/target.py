@@ -94,6 +94,7 @@ class RealTarget:
         self._armed: dict[str, asyncio.Task[None]] = {}
         self._joining: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+        self._starting: set[int] = set()
         self._died_armed: set[str] = set()
         self._last_fault_s = 0.0
         self._probes = 0
@@ -115,6 +116,10 @@ class RealTarget:
     def close(self) -> None:
         """End every process of the cluster."""
         self._loop.call(self.closing())
+
+    def processes(self) -> tuple[Incarnation, ...]:
+        """Every process of the cluster so far, dead ones included."""
+        return tuple(self._cluster.lives.values())
 
     # -- start
 
@@ -153,8 +158,7 @@ class RealTarget:
         while life.alive and not await self._cluster.is_listed(life):
             await asyncio.sleep(REST_EVERY_S / 5)
         while life.alive and not life.answered:
-            probe = self._probe()
-            await self._until_begun(probe)
+            await asyncio.gather(self._until_begun(self._probe()), asyncio.sleep(PROBE_EVERY_S / 5))
         if not life.alive and not life.hit:
             raise HarnessError(self._not_ready())
 
@@ -329,7 +333,13 @@ class RealTarget:
         life = self._cluster.slots.get(slot)
         if life is not None and life.alive:
             raise VoidError(f"slot {slot} has a living worker, {life.title}")
-        new = await self._cluster.start_worker(slot)
+        if slot in self._starting:
+            raise VoidError(f"a worker is being started in slot {slot}")
+        self._starting.add(slot)
+        try:
+            new = await self._cluster.start_worker(slot)
+        finally:
+            self._starting.discard(slot)
         self._join(new)
         return new.title
 
@@ -418,7 +428,7 @@ class RealTarget:
         life.hit = True
         life.frozen = True
         at = self._clock.of_monotonic(await self._cluster.ground.warden.signal(life.process, signal.SIGSTOP))
-        self._fault(step, life, at, verified=await self._cluster.ground.warden.state(life.process) == "T")
+        self._fault(step, life, at, verified=await self._cluster.ground.warden.stops(life.process))
         return life.title
 
     async def _thaw_worker(self, step: Step, life: Incarnation) -> str:
@@ -426,7 +436,8 @@ class RealTarget:
             raise VoidError(f"{life.title} is not frozen")
         at = self._clock.of_monotonic(await self._cluster.ground.warden.signal(life.process, signal.SIGCONT))
         life.frozen = False
-        self._fault(step, life, at, verified=await self._cluster.ground.warden.state(life.process) != "T", of="thaw-worker")
+        goes_on = await self._cluster.ground.warden.stops(life.process, stopped=False)
+        self._fault(step, life, at, verified=goes_on, of="thaw-worker")
         return life.title
 
     def _fault(self, step: Step, life: Incarnation, at: Interval, *, verified: bool, of: str | None = None) -> None:
@@ -456,7 +467,7 @@ class RealTarget:
                 healed.append(await self._thaw_worker(Heal(name="heal"), life))
         for slot in range(1, self._plan.workers + 1):
             life_now = self._cluster.slots.get(slot)
-            if life_now is None or not life_now.alive:
+            if (life_now is None or not life_now.alive) and slot not in self._starting:
                 healed.append(await self._start_worker(slot))
         return " ".join(healed)
 

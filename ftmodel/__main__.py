@@ -1,0 +1,5 @@
+"""`python -m ftmodel`."""
+
+from ftmodel.cli import main
+
+main()

@@ -1,0 +1,194 @@
+"""The commands. Exit codes: 0 holds, 1 violated, 2 unknown (the harness failed), 3 wrong use."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ftmodel import campaign, doctor, profiles, topology
+from ftmodel.campaign import Options
+from ftmodel.cli import listing, show
+from ftmodel.errors import FtmodelError, HarnessError, UsageError
+from ftmodel.runner import Drawn
+from ftmodel.verdict import EXIT_CODES, WRONG_USE, Verdict, row
+
+DEFAULT_TOPOLOGIES: Final = "aggregated,counting"
+INTERRUPTED: Final = 130
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
+
+app = typer.Typer(
+    name="ftmodel",
+    help="Find fault-tolerance bugs in distributed LLM serving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SutPython = Annotated[Path | None, typer.Option("--sut-python", help="The interpreter of the cluster under test.")]
+ColdStart = Annotated[bool, typer.Option("--cold-start", help="Start each process anew instead of forking it.")]
+Store = Annotated[Path, typer.Option("--store", help="Where runs are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, as the last line of stdout.")]
+
+
+@app.command()
+def run(
+    topologies: Annotated[
+        str, typer.Option("--topology", help="Presets or TOML files, taken by turns, separated by commas.")
+    ] = DEFAULT_TOPOLOGIES,
+    profile: Annotated[str, typer.Option(help="quick, ci, thorough or soak.")] = "quick",
+    examples: Annotated[int | None, typer.Option(min=1, help="Examples, instead of the profile's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps an example, instead of the profile's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same plans.")] = None,
+    for_: Annotated[str | None, typer.Option("--for", help="Go on until the time is over: 90s, 10m, 8h.")] = None,
+    sut_python: SutPython = None,
+    cold_start: ColdStart = False,
+    store: Store = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Let the random machine loose on a real cluster, and give a verdict."""
+    chosen = profiles.find(profile)
+    seconds = _seconds(for_) if for_ is not None else None
+    if chosen.examples == 0 and seconds is None and examples is None:
+        raise UsageError(
+            f"profile {profile}: goes on until the time is over, expected --for; try: ftmodel run --profile soak --for 10m"
+        )
+    count = examples if examples is not None else (None if seconds is not None else chosen.examples)
+    drawn_seed = seed if seed is not None else secrets.randbelow(2**32)
+    tops = [topology.find(name.strip()) for name in topologies.split(",")]
+
+    def draw(opener: Drawn, timeouts_ms: Sequence[int]) -> None:
+        # By name and here: a stored plan is replayed without Hypothesis, and without what draws.
+        strategies: Any = importlib.import_module("ftmodel.strategies")
+        strategies.generate(
+            opener, examples=count or 10**6, steps=steps or chosen.steps, seed=drawn_seed, timeouts_ms=timeouts_ms
+        )
+
+    options = Options(python=sut_python, cold_start=cold_start, store=store)
+    console = _console(as_json)
+    with show.Shown(console, count) as shown:
+        verdict = campaign.run(
+            tops, options, shown, draw, count=count, seconds=seconds, seed=drawn_seed, profile=profile
+        )
+    _conclude(console, verdict, as_json)
+
+
+@app.command()
+def replay(
+    example: Annotated[Path, typer.Argument(help="A plan file, or the folder of an example.")],
+    times: Annotated[int, typer.Option(min=1, help="How often.")] = 1,
+    topologies: Annotated[str | None, typer.Option("--topology", help="On this one instead of the plan's.")] = None,
+    sut_python: SutPython = None,
+    cold_start: ColdStart = False,
+    store: Store = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run a stored plan again, each time on a fresh cluster."""
+    options = Options(python=sut_python, cold_start=cold_start, store=store)
+    console = _console(as_json)
+    on = topology.find(topologies) if topologies is not None else None
+    with show.Shown(console, times) as shown:
+        verdict = campaign.replay(example, options, shown, times=times, on=on)
+    _conclude(console, verdict, as_json)
+
+
+@app.command()
+def recheck(
+    path: Annotated[Path, typer.Argument(help="The folder of an example, a run, or a store.")],
+    as_json: Json = False,
+) -> None:
+    """Judge stored histories again, without a cluster."""
+    console = _console(as_json)
+    with show.Shown(console, None) as shown:
+        verdict = campaign.recheck(path, shown)
+    _conclude(console, verdict, as_json)
+
+
+@app.command("doctor")
+def doctor_(sut_python: SutPython = None, as_json: Json = False) -> None:
+    """Say what this machine can run, and what to install for the rest; time a fork against a cold start."""
+    console = _console(as_json)
+    checks = []
+    for check in doctor.examine(sut_python):
+        checks.append(check)
+        mark = "[green]ok[/]  " if check.ok else "[red]lacks[/]"
+        console.print(f"{mark} {escape(check.name):<22} {escape(check.found)}", highlight=False, soft_wrap=True)
+        if not check.ok:
+            console.print(f"      try: [cyan]{escape(check.remedy)}[/]", highlight=False, soft_wrap=True)
+    if as_json:
+        _print_json({"checks": [check.row() for check in checks], "ok": all(check.ok for check in checks)})
+    raise typer.Exit(0 if all(check.ok for check in checks) else EXIT_CODES["unknown"])
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="invariants, steps, topologies or profiles.")],
+    as_json: Json = False,
+) -> None:
+    """List what there is."""
+    rows = listing.rows(what)
+    if as_json:
+        _print_json({what: rows})
+    else:
+        _console(as_json).print(listing.table(rows))
+
+
+def main() -> None:
+    """Run a command; turn what ftmodel raises into one clear message and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as wrong:
+        wrong.show()
+        sys.exit(WRONG_USE)
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted: nothing is left running")
+        sys.exit(INTERRUPTED)
+    except UsageError as wrong:
+        _say(str(wrong))
+        sys.exit(WRONG_USE)
+    except (HarnessError, FtmodelError) as failed:
+        _say(f"unknown: {failed}")
+        sys.exit(EXIT_CODES["unknown"])
+
+
+def _conclude(console: Console, verdict: Verdict, as_json: bool) -> None:  # noqa: FBT001 - a flag of the command line
+    for number, found in enumerate(verdict.violations, start=1):
+        show.violation(console, found, number)
+    show.summary(console, verdict)
+    if as_json:
+        _print_json(row(verdict))
+    raise typer.Exit(verdict.exit_code)
+
+
+def _console(as_json: bool) -> Console:  # noqa: FBT001 - a flag of the command line
+    """Where people read: stdout, or stderr if stdout is for the machine."""
+    return Console(stderr=as_json)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"ftmodel: {message}\n")
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if found is None:
+        raise UsageError(f"--for {text!r}: expected a number and s, m or h; try: --for 10m")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+

@@ -1,0 +1,182 @@
+"""What a person sees: progress while a run lasts, the violations, and the summary."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ftmodel.invariants import INVARIANTS
+from ftmodel.runner import Outcome
+from ftmodel.steps import FAULTS, Step, words
+from ftmodel.verdict import Verdict, Violation, row
+
+_COLOURS = {"holds": "green", "violated": "red", "unknown": "yellow"}
+_SENTENCES = {cls.id: cls.sentence for cls in INVARIANTS}
+
+
+class Shown:
+    """Watches a run: a progress bar on a terminal, a line an example elsewhere, nothing with `--json`."""
+
+    def __init__(self, console: Console, total: int | None) -> None:
+        self._console = console
+        self._total = total
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:g}/{task.fields[of]}"),
+            TextColumn("{task.fields[counts]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("starting", total=total, of=total or "?", counts="")
+
+    def __enter__(self) -> Shown:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._progress.stop()
+
+    def began(self, what: str) -> None:
+        """A stage begins."""
+        with self._lock:
+            self._progress.update(self._task, description=escape(what))
+            if not self._console.is_terminal:
+                self._console.print(f"{what} ...", highlight=False)
+
+    def stepped(self, step: Step) -> None:
+        """A step was drawn."""
+        with self._lock:
+            self._counts["steps"] += 1
+            self._counts["requests"] += step.kind == "submit"
+            self._counts["faults"] += step.kind in FAULTS
+            self._progress.update(self._task, counts=self._line())
+
+    def ended(self, outcome: Outcome) -> None:
+        """An example has ended."""
+        with self._lock:
+            found = outcome.judgement.findings if outcome.judgement is not None else ()
+            self._counts["violations"] += len(found)
+            self._progress.update(self._task, advance=1, counts=self._line())
+            if not self._console.is_terminal:
+                signatures = " ".join(sorted({finding.signature for finding in found}))
+                said = signatures or outcome.failure or outcome.value
+                self._console.print(
+                    f"example {outcome.name} {outcome.plan.topology} {outcome.plan.patience}"
+                    f" {outcome.seconds:.1f} s: {said}",
+                    highlight=False, markup=False, soft_wrap=True,
+                )  # fmt: skip
+
+    def _line(self) -> str:
+        return "  ".join(f"{self._counts[key]} {key}" for key in ("steps", "faults", "requests", "violations"))
+
+
+def violation(console: Console, found: Violation, number: int) -> None:
+    """One violation: what, the plan in words, the evidence, where it lies, what to type next."""
+    finding, outcome = found.finding, found.outcome
+    times = "once" if found.count == 1 else f"{found.count} times"
+    console.rule(f"[bold red]{number}. {escape(found.signature)}[/]  found {times}", align="left", style="red")
+    console.print(f"[bold]{escape(_SENTENCES[found.invariant])}[/]", highlight=False)
+    console.print(escape(f"{finding.subject}: {finding.message}"), highlight=False, soft_wrap=True)
+    plan = outcome.plan
+    console.print(
+        f"\n[bold]Steps[/]  ({escape(plan.topology)}, {plan.workers} workers, migration limit {plan.migration_limit},"
+        f" {plan.patience} patience)",
+        highlight=False,
+    )
+    for number_, step in enumerate(plan.steps, start=1):
+        mark = ">" if finding.subject in (step.name, getattr(step, "request", None)) else " "
+        console.print(f"  {mark}{number_:3}. {escape(f'{step.name}: {words(step)}')}", highlight=False, soft_wrap=True)
+    console.print("\n[bold]Evidence[/]  (seconds since the example began)", highlight=False)
+    for line in finding.evidence:
+        console.print(f"    {escape(line)}", highlight=False, soft_wrap=True)
+    console.print(f"\nin   {escape(str(outcome.folder))}", highlight=False, soft_wrap=True)
+    console.print(f"next [cyan]ftmodel replay {escape(str(outcome.folder))} --times 10[/]\n", highlight=False, soft_wrap=True)
+
+
+def summary(console: Console, verdict: Verdict) -> None:
+    """The whole run on a page."""
+    total = row(verdict)
+    colour = _COLOURS[verdict.value]
+    console.rule(f"[bold {colour}]{verdict.value}[/]", style=colour)
+    system = verdict.system
+    facts = [
+        f"{system['name']} {system['version']}",
+        f"topologies {', '.join(verdict.topologies)}",
+        f"{total['examples']} examples",
+        f"{verdict.seconds:.0f} s",
+    ]
+    if verdict.seed is not None:
+        facts.append(f"seed {verdict.seed}")
+    console.print("  ".join(facts), highlight=False, markup=False)
+    console.print(_table(("steps", _counts(total["steps"])), ("faults", _faults(total["faults"])),
+                         ("requests", _counts(total["requests"])), *_duties(total["duty"]),
+                         ("migrations", str(total["migrations"])), ("aborts", str(total["aborts"]))))  # fmt: skip
+    console.print(_invariants(total["invariants"]))
+    for found in verdict.violations:
+        console.print(f"[red]violated[/]  {escape(found.signature)}  {found.count}x  {escape(str(found.outcome.folder))}",
+                      highlight=False, soft_wrap=True)  # fmt: skip
+    for doubt in verdict.doubts:
+        console.print(f"[yellow]unknown[/]   {escape(doubt)}", highlight=False, soft_wrap=True)
+    console.print(f"store     {escape(str(verdict.store))}", highlight=False, soft_wrap=True)
+
+
+def _table(*rows: tuple[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    return table
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return "  ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def _faults(faults: dict[str, dict[str, int]]) -> str:
+    return "  ".join(f"{kind} {n['made']} made, {n['verified']} verified" for kind, n in faults.items()) or "none"
+
+
+def _duties(duty: dict[str, dict[str, int]]) -> list[tuple[str, str]]:
+    named = {"L2": "must complete", "A1": "must abort"}
+    rows = []
+    for invariant, counts in duty.items():
+        whole = sum(count for key, count in counts.items() if key != "must_touched")
+        parts = [f"{key.replace('_', ' ')} {count}{_share(count, whole)}" for key, count in counts.items()]
+        rows.append((named[invariant], "  ".join(parts)))
+    return rows
+
+
+def _share(count: int, whole: int) -> str:
+    return f" ({100 * count / whole:.0f}%)" if whole else ""
+
+
+def _invariants(counts: dict[str, dict[str, Any]]) -> Table:
+    """Three columns of invariants, each with how often it was really decided."""
+    table = Table.grid(padding=(0, 3))
+    cells = [_cell(name, count) for name, count in counts.items()]
+    height = -(-len(cells) // 3)
+    for index in range(height):
+        table.add_row(*cells[index::height])
+    return table
+
+
+def _cell(name: str, count: dict[str, Any]) -> str:
+    if "not_applicable" in count:
+        return f"[dim]{name} not applicable: {escape(count['not_applicable'])}[/]"
+    text = f"{name} {count['evaluated']} evaluated"
+    if count["violated"]:
+        text += f", [red]{count['violated']} violated[/]"
+    if count["unknown"]:
+        text += f", [yellow]{count['unknown']} unknown[/]"
+    return text if count["evaluated"] else f"[yellow]{text}[/]"

@@ -1,0 +1,334 @@
+"""Cancellation: A1 a client's leaving is signalled and aborts, A2 nothing else does, A3 the engine stops working.
+
+One law stands behind it, per worker and request id: begun = ended + aborted + (1 if the worker died with it open).
+
+Who owns what. After a cancel that must abort: no end at all is A1/missing, an abort too late is A1/late, an ordinary
+end too late is A3/ran-on. Any other generation of a left request that never ends, and a gauge that goes on counting a
+request whose abort was logged, are A3/still-running; a gauge that had come down in between is R1's. Ends of requests
+that nobody left are A2's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ftmodel.history import LogLine, Sample
+from ftmodel.invariants.base import Finding, Invariant, read, said, when
+from ftmodel.invariants.duty import abort, cancel_duty
+from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.records import Generation, Incarnation, Request
+
+FOREIGN_ID_S = 30.0
+"""A request that is none of the plan's (a readiness probe) is taken to be over after this time."""
+
+
+def must_aborts(ledger: Ledger) -> list[tuple[Request, str]]:
+    """Every cancel that owes an abort, and the worker that owes it. Only valid at rest."""
+    if "must aborts" not in ledger.memo:
+        ledger.memo["must aborts"] = [
+            (request, title)
+            for request in ledger.requests.values()
+            if request.closed is not None
+            for title in ledger.generations.get(request.sent.id, {})
+            if abort(ledger, request, title).value == "must"
+        ]
+    known: list[tuple[Request, str]] = ledger.memo["must aborts"]
+    return known
+
+
+def deadline_s(ledger: Ledger, request: Request) -> float:
+    """When a left request's work must have stopped."""
+    assert request.closed is not None
+    return request.closed.at.after_s + ledger.setting.bounds.abort_bound_s
+
+
+def _left(request: Request) -> str:
+    assert request.closed is not None
+    return f"client, {when(request.closed.at)}: left {request.name} ({request.closed.how})"
+
+
+def _open_to_question(ledger: Ledger, request: Request) -> bool:
+    """True if the bound had not run out at rest, or the tester slept through too much of it."""
+    bound_s = ledger.setting.bounds.abort_bound_s
+    deadline = deadline_s(ledger, request)
+    return ledger.rest_s <= deadline or ledger.stalled(deadline - bound_s, bound_s)
+
+
+class CancelAborts(Invariant):
+    """A1. Documented: a closed connection is signalled once and counted once; the engine must free what it held."""
+
+    id = "A1"
+    sentence = "A client that leaves is signalled by the frontend and its request aborted on the worker, in time."
+    slugs = frozenset({"missing", "late", "no-kill", "counter", "counter-low", "counter-high"})
+    rests_on = frozenset({"aborted", "kill"})
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        if ledger.setting.engine_ids:
+            for request, title in must_aborts(ledger):
+                yield from self._aborted(ledger, request, title)
+        else:
+            for worker in ledger.workers:
+                yield from self._worker_counter(ledger, worker)
+        for frontend in ledger.frontends:
+            if not frontend.touches:
+                yield from self._kills(ledger, frontend.title)
+                yield from self._frontend_counter(ledger, frontend.title)
+
+    def _aborted(self, ledger: Ledger, request: Request, title: str) -> Iterator[Finding]:
+        generation = ledger.generations[request.sent.id][title]
+        bound_s, deadline = ledger.setting.bounds.abort_bound_s, deadline_s(ledger, request)
+        if generation.aborted:
+            first = generation.aborted[0]
+            late_s = first.at.before_s - deadline
+            if late_s > 0 and ledger.stalled(deadline - bound_s, bound_s):
+                self.tally.unknown += 1
+                return
+            self.tally.evaluated += 1
+            if late_s > 0:
+                message = f"{title} aborted {request.name} {late_s + bound_s:.1f} s after its client left"
+                yield self.finding(
+                    "late", request.name, f"{message}, expected within {bound_s:g} s", _left(request), said(first)
+                )
+        elif generation.ends or _open_to_question(ledger, request):
+            self.tally.unknown += 1  # it ended otherwise: too late is A3's
+        elif self.proven(ledger, "aborted"):
+            self.tally.evaluated += 1
+            message = f"{title} never aborted {request.name}, expected within {bound_s:g} s after its client left"
+            yield self.finding("missing", request.name, message, _left(request), *map(said, generation.begun))
+
+    def _kills(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
+        musts = {request.name: request for request, _ in must_aborts(ledger) if request.sent.frontend == frontend}
+        if not musts:
+            return
+        if any(_open_to_question(ledger, request) for request in musts.values()):
+            self.tally.unknown += 1
+            return
+        if not self.proven(ledger, "kill"):
+            return
+        self.tally.evaluated += 1
+        kills = ledger.kills.get(frontend, 0)
+        if kills < len(musts):
+            message = f"{frontend} logged {kills} Kill messages, expected at least {len(musts)}"
+            yield self.finding("no-kill", frontend, message, *map(_left, musts.values()))
+
+    def _frontend_counter(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
+        cancels = [r for r in ledger.requests.values() if r.closed is not None and r.sent.frontend == frontend]
+        musts = sum(cancel_duty(ledger, request).value == "must" for request in cancels)
+        yield from self._counter(ledger, frontend, cancels, musts, ("counter", "counter"))
+
+    def _worker_counter(self, ledger: Ledger, worker: Incarnation) -> Iterator[Finding]:
+        if worker.touches or not worker.listed:
+            return
+        here = ledger.served.get(worker.title, {})
+        cancels = [r for r in ledger.requests.values() if r.closed is not None and r.sent.id in here]
+        unplaced = any(r.closed is not None and r.sent.id not in ledger.generations for r in ledger.requests.values())
+        if unplaced and not self.proven(ledger, "begun"):
+            return
+        musts = sum(title == worker.title for _, title in must_aborts(ledger))
+        yield from self._counter(ledger, worker.title, cancels, musts, ("counter-low", "counter-high"))
+
+    def _counter(
+        self, ledger: Ledger, title: str, cancels: list[Request], musts: int, slugs: tuple[str, str]
+    ) -> Iterator[Finding]:
+        """The cancellation counter of a process lies in [must, must + may], where it is exported."""
+        last, first = ledger.last_sample.get(title), ledger.baseline.get(title)
+        if last is None or "cancellations" not in last.values:
+            return
+        deadline = max((deadline_s(ledger, request) for request in cancels), default=0.0)
+        if last.at.before_s <= deadline or any(_open_to_question(ledger, request) for request in cancels):
+            self.tally.unknown += 1
+            return
+        self.tally.evaluated += 1
+        counted = last.values["cancellations"] - (first.values.get("cancellations", 0.0) if first else 0.0)
+        if musts <= counted <= len(cancels):
+            return
+        slug = slugs[0] if counted < musts else slugs[1]
+        expected = f"{musts}" if musts == len(cancels) else f"{musts} to {len(cancels)}"
+        message = f"{title} counted {counted:g} cancellations, expected {expected}"
+        yield self.finding(slug, title, message, read(last, "cancellations"), *map(_left, cancels[:10]))
+
+
+class OnlyCancelAborts(Invariant):
+    """A2. An abort belongs to a request that its client left and that began there; each generation has one end."""
+
+    id = "A2"
+    sentence = "Only a request that its client left is aborted, once, where it began; each beginning has one end."
+    needs = frozenset({"engine ids"})
+    slugs = frozenset({"uncancelled", "double", "unknown", "more-ended", "never-ended"})
+    rests_on = frozenset({"begun", "ended"})
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        for id_, titles in ledger.generations.items():
+            for title, generation in titles.items():
+                request = ledger.by_id.get(id_)
+                name = request.name if request else id_
+                found = self._judge(ledger, title, request, name, generation)
+                self.tally.evaluated += bool(generation.ends)
+                if found:
+                    slug, message = found
+                    lines = generation.begun + generation.ends
+                    left = [_left(request)] if request and request.closed else []
+                    yield self.finding(slug, name, message, *map(said, lines), *left)
+
+    def _judge(
+        self, ledger: Ledger, title: str, request: Request | None, name: str, generation: Generation
+    ) -> tuple[str, str] | None:
+        begun, ends, aborted = len(generation.begun), generation.ends, generation.aborted
+        if aborted and not begun:
+            known = self.proven(ledger, "begun")
+            return ("unknown", f"{title} aborted {name}, which never began there") if known else None
+        if len(aborted) > begun:
+            return "double", f"{title} aborted {name} {len(aborted)} times, expected once"
+        if request is not None and any(_uncancelled(ledger, request, title, line) for line in aborted):
+            return "uncancelled", f"{title} aborted {name}, which its client had not left"
+        if len(ends) > begun > 0 and not self._ran_on(ledger, request, generation):
+            words = ", ".join(line.meaning for line in ends)
+            return "more-ended", f"{title} began {name} {begun} times, but ended it {len(ends)} times: {words}"
+        if request is None:
+            return None
+        if begun > len(ends) and self._abandoned(ledger, request, title):
+            return "never-ended", f"{title} never ended {name}, which its client read to the end"
+        return None
+
+    def _ran_on(self, ledger: Ledger, request: Request | None, generation: Generation) -> bool:
+        """An ordinary end too long after a cancel is A3's."""
+        if request is None or request.closed is None:
+            return False
+        return any(line.at.before_s > deadline_s(ledger, request) for line in generation.ended)
+
+    def _abandoned(self, ledger: Ledger, request: Request, title: str) -> bool:
+        over, bound_s = request.over, ledger.setting.bounds.abort_bound_s
+        if request.closed is not None or over is None or not ledger.untouched(title):
+            return False
+        if ledger.rest_s <= over.after_s + bound_s or ledger.stalled(over.after_s, bound_s):
+            self.tally.unknown += 1
+            return False
+        if not self.proven(ledger, "ended"):
+            return False
+        self.tally.evaluated += 1
+        return True
+
+
+def _uncancelled(ledger: Ledger, request: Request, title: str, line: LogLine) -> bool:
+    """True if nobody had left by then and the worker was not touched (a drain past its grace aborts too)."""
+    if ledger.touched_from_s(title) <= line.at.after_s:
+        return False
+    return request.closed is None or line.at.surely_before(request.closed.at)
+
+
+class WorkStops(Invariant):
+    """A3. Documented: the engine must free what a cancelled request held. Judged by its log and its running gauge."""
+
+    id = "A3"
+    sentence = "After a cancel the engine stops working for that request, by its log and by its gauges."
+    slugs = frozenset({"ran-on", "still-running"})
+    rests_on = frozenset({"ended", "aborted"})
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        musts = must_aborts(ledger)
+        for request, title in musts:
+            yield from self._ran_on(ledger, request, title)
+        if ledger.setting.engine_ids:
+            yield from self._unended(ledger, {(request.name, title) for request, title in musts})
+        for title in sorted({title for _, title in musts}):
+            sample = gauge_goes_on(ledger, title)
+            if sample is not None:
+                names = [request.name for request, at in musts if at == title]
+                message = (
+                    f"{title} still ran {sample.values['running']:g} requests after the cancels of {', '.join(names)},"
+                    f" expected at most {_others_open(ledger, title, sample)}"
+                )
+                lefts = (_left(ledger.requests[name]) for name in names)
+                yield self.finding("still-running", title, message, *lefts, read(sample, "running"))
+
+    def _ran_on(self, ledger: Ledger, request: Request, title: str) -> Iterator[Finding]:
+        generation = ledger.generations[request.sent.id][title]
+        bound_s, deadline = ledger.setting.bounds.abort_bound_s, deadline_s(ledger, request)
+        late = [line for line in generation.ended if line.at.before_s > deadline]
+        if late and ledger.stalled(deadline - bound_s, bound_s):
+            self.tally.unknown += 1
+            return
+        self.tally.evaluated += 1
+        if not late:
+            return
+        after_s = late[0].at.before_s - deadline + bound_s
+        message = f"{title} generated {request.name} to its end, {after_s:.1f} s after its client had left"
+        yield self.finding("ran-on", request.name, message, _left(request), said(late[0]))
+
+    def _unended(self, ledger: Ledger, musts: set[tuple[str, str]]) -> Iterator[Finding]:
+        """Generations of left requests, owed no abort, that have no end at all."""
+        for request in ledger.requests.values():
+            if request.closed is None:
+                continue
+            for title, generation in ledger.generations.get(request.sent.id, {}).items():
+                if (request.name, title) in musts or not ledger.untouched(title):
+                    continue
+                yield from self._unended_there(ledger, request, title, generation)
+
+    def _unended_there(self, ledger: Ledger, request: Request, title: str, generation: Generation) -> Iterator[Finding]:
+        if len(generation.ends) >= len(generation.begun):
+            self.tally.evaluated += 1
+            return
+        bound_s = ledger.setting.bounds.abort_bound_s
+        from_s = max(deadline_s(ledger, request) - bound_s, generation.begun[-1].at.after_s)
+        if ledger.rest_s <= from_s + bound_s or ledger.stalled(from_s, bound_s):
+            self.tally.unknown += 1
+        elif self.proven(ledger, "ended", "aborted"):
+            self.tally.evaluated += 1
+            message = f"{title} never ended {request.name}, which its client had left"
+            yield self.finding("still-running", request.name, message, _left(request), *map(said, generation.begun))
+
+
+def gauge_goes_on(ledger: Ledger, title: str) -> Sample | None:
+    """The sample that shows this worker's running gauge above what can be open there since a cancel that must abort.
+
+    None if the gauge came down to what is open at any time after the cancel: what it counts later is not the cancel's.
+    """
+    key = ("gauge goes on", title)
+    if key not in ledger.memo:
+        cancels = (request for request, at in must_aborts(ledger) if at == title)
+        samples = (_goes_on_after(ledger, title, request) for request in cancels)
+        ledger.memo[key] = next((sample for sample in samples if sample), None)
+    known: Sample | None = ledger.memo[key]
+    return known
+
+
+def _goes_on_after(ledger: Ledger, title: str, request: Request) -> Sample | None:
+    assert request.closed is not None
+    close, deadline = request.closed.at, deadline_s(ledger, request)
+    if ledger.stalled(close.after_s, ledger.setting.bounds.abort_bound_s):
+        return None
+    for sample in ledger.processes[title].running:
+        if sample.at.after_s < close.before_s or ledger.touched_from_s(title) <= sample.at.after_s:
+            continue
+        if sample.values["running"] <= _others_open(ledger, title, sample, but=request):
+            return None
+        if sample.at.before_s > deadline:
+            return sample if sample.values["running"] > _others_open(ledger, title, sample) else None
+    return None
+
+
+def _others_open(ledger: Ledger, title: str, sample: Sample, but: Request | None = None) -> int:
+    """How many ids can be open on this worker at the sample, by its log and by what the clients saw."""
+    return sum(
+        not (but is not None and id_ == but.sent.id) and _can_be_open(ledger, id_, generation, sample)
+        for id_, generation in ledger.served.get(title, {}).items()
+    )
+
+
+def _can_be_open(ledger: Ledger, id_: str, generation: Generation, sample: Sample) -> bool:
+    if not generation.begun or generation.begun[0].at.before_s > sample.at.after_s:
+        return False
+    bound_s, from_s = ledger.setting.bounds.abort_bound_s, sample.at.before_s
+    request = ledger.by_id.get(id_)
+    if request is None:
+        return from_s <= generation.begun[-1].at.after_s + FOREIGN_ID_S
+    if ledger.setting.engine_ids:
+        if len(generation.ends) < len(generation.begun):
+            return True
+        ends_s = max(line.at.after_s for line in generation.ends)
+        if request.closed is not None and ends_s <= deadline_s(ledger, request):
+            return from_s <= deadline_s(ledger, request)
+        return from_s <= ends_s + bound_s
+    over = request.over
+    return over is None or from_s <= over.after_s + bound_s

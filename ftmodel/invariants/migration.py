@@ -1,0 +1,150 @@
+"""Migration: M1 not beyond the limit, M5 never after a cancel, M6 logged, and only when it happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ftmodel.history import Interval, LogLine
+from ftmodel.invariants.base import Finding, Invariant, read, said, when
+from ftmodel.invariants.duty import limit_of
+from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.records import Moves, Request
+from ftmodel.invariants.requests import course_of
+
+
+def redispatches(ledger: Ledger, request: Request) -> int:
+    """How often the request surely was sent to a further worker.
+
+    By the workers' logs: the incarnations on which it began, less one. By the frontend's: its lines on migrating and
+    retrying; it writes one when an attempt failed, whether or not another follows, so the last line of a request that
+    was not answered proves none.
+    """
+    titles = ledger.generations.get(request.sent.id, {})
+    begun = sum(bool(generation.begun) for generation in titles.values())
+    lines = len(ledger.moves.get(request.sent.id, Moves()).lines)
+    return max(begun - 1, lines if request.told_all else lines - 1, 0)
+
+
+class WithinTheLimit(Invariant):
+    """M1. Documented: not above the limit; the counter counts attempts, retries of a new request too."""
+
+    id = "M1"
+    sentence = "A request is migrated and retried at most as often as the limit allows, and so the counter says."
+    needs = frozenset({"migrate"})
+    slugs = frozenset({"over-limit", "counter"})
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        for request in ledger.requests.values():
+            self.tally.evaluated += 1
+            moved, limit = redispatches(ledger, request), limit_of(ledger, request)
+            if moved > limit:
+                message = f"{request.name} was sent to a further worker {moved} times, expected at most {limit}"
+                lines = ledger.moves.get(request.sent.id, Moves()).lines
+                yield self.finding("over-limit", request.name, message, *course_of(ledger, request), *map(said, lines))
+        for process in ledger.frontends:
+            yield from self._counter(ledger, process.title)
+
+    def _counter(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
+        last, first = ledger.last_sample.get(frontend), ledger.baseline.get(frontend)
+        if last is None or "migrations" not in last.values:
+            return
+        if first is None:
+            self.tally.unknown += 1
+            return
+        self.tally.evaluated += 1
+        mine = [request for request in ledger.requests.values() if request.sent.frontend == frontend]
+        # An attempt that fails is counted even if the limit forbids another: one more than the limit, unless answered.
+        most = sum(limit_of(ledger, request) + (not request.told_all) for request in mine)
+        counted = last.values["migrations"] - first.values.get("migrations", 0.0)
+        if counted > most:
+            yield self.finding(
+                "counter",
+                frontend,
+                f"{frontend} counted {counted:g} migrations, expected at most {most} for {len(mine)} requests",
+                read(first, "migrations"),
+                read(last, "migrations"),
+            )
+
+
+class NotAfterCancel(Invariant):
+    """M5. Documented: a cancelled request is not migrated. A frozen worker may read it only after its thaw."""
+
+    id = "M5"
+    sentence = "A request that its client has left begins nowhere any more and is not migrated."
+    slugs = frozenset({"begun-after-cancel", "migrating-after-cancel"})
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        for request in ledger.requests.values():
+            if request.closed is None:
+                continue
+            self.tally.evaluated += 1
+            close = request.closed.at
+            left = f"client, {when(close)}: left {request.name}"
+            for slug, line in self._late(ledger, request, close):
+                late_s = line.at.before_s - close.after_s
+                words = "began on" if slug == "begun-after-cancel" else "was migrated by"
+                message = f"{request.name} {words} {line.title} {late_s:.1f} s after its client had left"
+                if ledger.stalled(close.after_s, ledger.setting.bounds.abort_bound_s):
+                    self.tally.unknown += 1
+                else:
+                    yield self.finding(slug, request.name, message, left, said(line))
+
+    def _late(self, ledger: Ledger, request: Request, close: Interval) -> Iterator[tuple[str, LogLine]]:
+        bound_s = ledger.setting.bounds.abort_bound_s
+        for title, generation in ledger.generations.get(request.sent.id, {}).items():
+            process = ledger.processes.get(title)
+            for line in generation.begun:
+                frozen = process is None or process.frozen_in(close.before_s, line.at.after_s, bound_s)
+                if line.at.before_s > close.after_s + bound_s and not frozen:
+                    yield "begun-after-cancel", line
+        for line in ledger.moves.get(request.sent.id, Moves()).migrating:
+            if line.at.before_s > close.after_s + bound_s:
+                yield "migrating-after-cancel", line
+
+
+class LoggedMigration(Invariant):
+    """M6. A migration is logged by the frontend, and only a migration is."""
+
+    id = "M6"
+    sentence = "A migration is logged by the frontend, and only then."
+    needs = frozenset({"migrate"})
+    slugs = frozenset({"unlogged", "without-migration"})
+    rests_on = frozenset({"begun", "migrating", "retrying"})
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        for request in ledger.requests.values():
+            yield from self._unlogged(ledger, request)
+            yield from self._without(ledger, request)
+
+    def _unlogged(self, ledger: Ledger, request: Request) -> Iterator[Finding]:
+        titles = ledger.generations.get(request.sent.id, {})
+        begun = sorted((g.begun[0] for g in titles.values() if g.begun), key=lambda line: line.at.before_s)
+        if len(begun) < 2:
+            return
+        if ledger.moves.get(request.sent.id, Moves()).lines:
+            self.tally.evaluated += 1
+            return
+        if ledger.anonymous_moves.get(request.sent.frontend):
+            self.tally.unknown += 1  # a line without an id may be this one's
+            return
+        answering = request.begun is not None and request.begun.at.surely_before(begun[1].at)
+        if not self.proven(ledger, "migrating", *(() if answering else ("retrying",))):
+            return
+        self.tally.evaluated += 1
+        words = " and ".join(line.title for line in begun)
+        message = f"{request.name} began on {words}, but {request.sent.frontend} logged no migration of it"
+        yield self.finding("unlogged", request.name, message, *map(said, begun))
+
+    def _without(self, ledger: Ledger, request: Request) -> Iterator[Finding]:
+        migrating = ledger.moves.get(request.sent.id, Moves()).migrating
+        if not migrating or not request.told_all or not self.proven(ledger, "begun"):
+            return
+        self.tally.evaluated += 1
+        begun = [line for g in ledger.generations.get(request.sent.id, {}).values() for line in g.begun]
+        first = migrating[0]
+        if not begun or any(not line.at.surely_before(first.at) for line in begun):
+            return
+        if any(ledger.touched_from_s(line.title) <= ledger.life(request).after_s for line in begun):
+            return
+        message = f"{first.title} logged a migration of {request.name}, which stayed on {begun[-1].title} to its end"
+        yield self.finding("without-migration", request.name, message, said(first), *map(said, begun))

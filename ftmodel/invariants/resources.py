@@ -1,0 +1,186 @@
+"""Resources: R1 gauges are back at their baseline at rest, R3 no process is left, R5 nobody panics.
+
+R1 leaves to others what others tell: a worker's gauge that goes on since a cancel is A3's, and while the worker's own
+log has a generation without an end (A1, A2 or A3), or a request is still open (L1), a gauge above 0 is no leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from ftmodel.history import Event, Interval, LeftOver, LogLine, Sample
+from ftmodel.invariants.base import Finding, Invariant, read, said, when
+from ftmodel.invariants.cancellation import gauge_goes_on
+from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.records import Incarnation
+
+GAUGES: Final = {
+    "frontend": {
+        "inflight": "frontend-inflight",
+        "queued": "frontend-queued",
+        "active": "frontend-active",
+        "plane_inflight": "frontend-plane",
+    },
+    "worker": {
+        "inflight": "worker-inflight",
+        "running": "worker-running",
+        "waiting": "worker-waiting",
+        "kv": "worker-kv",
+    },
+}
+"""By role: gauges whose baseline is 0, and the slugs under which a leak of theirs is found."""
+
+ZERO: Final = 1e-9
+
+
+class GaugesReturn(Invariant):
+    """R1. At rest every gauge of every living, untouched process is back at 0, within `rest_bound_s`."""
+
+    id = "R1"
+    sentence = "At rest, in-flight, queued and running counts and KV use are back at 0 on every process."
+    kinds = frozenset({"sample"})
+    slugs = frozenset(slug for gauges in GAUGES.values() for slug in gauges.values())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._zero: dict[tuple[str, str], Sample] = {}
+        """By process and gauge, the last sample that showed 0."""
+
+    def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        if isinstance(event, Sample):
+            for name, value in event.values.items():
+                if abs(value) <= ZERO:
+                    self._zero[event.title, name] = event
+        return ()
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        overs = [request.over for request in ledger.requests.values()]
+        ends = [over for over in overs if over is not None]
+        last_end = max(ends, key=lambda at: at.after_s, default=None)
+        if last_end is None:
+            return
+        for process in ledger.processes.values():
+            from_s = _judged_from_s(ledger, process, last_end)
+            sample = ledger.last_sample.get(process.title)
+            if from_s is None or sample is None:
+                continue
+            for name, slug in GAUGES[process.started.role].items():
+                if name not in sample.values:
+                    continue
+                yield from self._gauge(ledger, process, name, slug, from_s, last_end, all_over=len(ends) == len(overs))
+
+    def _gauge(
+        self,
+        ledger: Ledger,
+        process: Incarnation,
+        name: str,
+        slug: str,
+        from_s: float,
+        last_end: Interval,
+        *,
+        all_over: bool,
+    ) -> Iterator[Finding]:
+        sample, zero = ledger.last_sample[process.title], self._zero.get((process.title, name))
+        bound_s = ledger.setting.bounds.rest_bound_s
+        if zero is not None and zero.at.after_s >= last_end.before_s:
+            self.tally.evaluated += 1
+            return
+        if not all_over or sample.at.before_s < from_s + bound_s or ledger.stalled(from_s, bound_s):
+            self.tally.unknown += 1
+            return
+        if process.started.role == "worker" and _told_by_others(ledger, process.title):
+            return
+        self.tally.evaluated += 1
+        since = read(zero, name) if zero else f"{process.title} metrics: {name} was never seen at 0"
+        yield self.finding(
+            slug,
+            f"{process.title} {name}",
+            f"{name} of {process.title} was {sample.values[name]:g} at rest, {sample.at.before_s - last_end.after_s:.1f}"
+            " s after the last request's end, expected 0",
+            f"client, {when(last_end)}: the last request's end",
+            since,
+            read(sample, name),
+        )
+
+
+def _judged_from_s(ledger: Ledger, process: Incarnation, last_end: Interval) -> float | None:
+    """From when on the bound runs for this process; None if it is not judged: dead, or under a fault.
+
+    A process that was frozen and is thawed lives on: it is judged, the bound counted from the thaw.
+    """
+    faults = {fault.fault for fault in process.faults}
+    if process.exited or not faults <= {"freeze-worker", "thaw-worker"}:
+        return None
+    thawed_s = max((end for _, end in process.frozen()), default=last_end.after_s)
+    return None if thawed_s == float("inf") else max(last_end.after_s, thawed_s)
+
+
+def _told_by_others(ledger: Ledger, title: str) -> bool:
+    generations = ledger.served.get(title, {}).values()
+    unended = ledger.setting.engine_ids and any(len(g.ends) < len(g.begun) for g in generations)
+    return unended or gauge_goes_on(ledger, title) is not None
+
+
+class NoOrphan(Invariant):
+    """R3. No process of a worker or a frontend outlives it."""
+
+    id = "R3"
+    sentence = "No process of the cluster is left when its worker or frontend has ended."
+    kinds = frozenset({"left-over", "mark"})
+    at_any_end = True
+    slugs = frozenset({"orphan"})
+
+    def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        if not isinstance(event, LeftOver):
+            self.tally.evaluated += getattr(event, "stage", "") == "closed"
+        elif event.of != "harness":
+            pids = ", ".join(map(str, event.pids))
+            message = f"{len(event.pids)} processes of {event.of} outlived it: {event.by[:80]}"
+            yield self.finding("orphan", event.of, message, f"{event.of}, {when(event.at)}: pids {pids} alive")
+
+
+class NoPanic(Invariant):
+    """R5. No panic, traceback or assertion, and no exit, beyond what an active fault on that process allows."""
+
+    id = "R5"
+    sentence = "No process panics, writes a traceback, fails an assertion or exits, except by a fault made on it."
+    kinds = frozenset({"log"})
+    at_any_end = True
+    slugs = frozenset({"panic", "traceback", "assertion", "exited"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[LogLine] = []
+
+    def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        if isinstance(event, LogLine) and event.meaning in ("panic", "traceback", "assertion"):
+            self._lines.append(event)
+        return ()
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        self.tally.evaluated += len(ledger.processes)
+        for line in self._lines:
+            process = ledger.processes.get(line.title)
+            if process is None or _excused(process, line):
+                continue
+            words = line.fields.get("message", "")
+            message = f"{line.title} wrote a {line.meaning}{f': {str(words)[:120]}' if words else ''}"
+            yield self.finding(line.meaning, line.title, message, said(line))
+        for process in ledger.processes.values():
+            yield from self._exited(process)
+
+    def _exited(self, process: Incarnation) -> Iterator[Finding]:
+        """A process that had been up and ended though no fault, verified or not, was made on it."""
+        exited = process.exited
+        up = bool(process.listed) or process.started.role == "frontend"
+        if exited is None or not up or any(fault.fault != "thaw-worker" for fault in process.faults):
+            return
+        how = f"signal {exited.signal}" if exited.signal is not None else f"exit code {exited.code}"
+        message = f"{process.title} ended by itself ({how}), though no fault was made on it"
+        yield self.finding("exited", process.title, message, f"{process.title}, {when(exited.at)}: {how}")
+
+
+def _excused(process: Incarnation, line: LogLine) -> bool:
+    faults = (fault for fault in process.faults if fault.fault in ("kill-worker", "freeze-worker"))
+    return any(fault.at.before_s <= line.at.after_s for fault in faults)

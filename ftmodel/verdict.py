@@ -1,0 +1,188 @@
+"""The verdict of a run: what all its examples show together, as one JSON object and as an exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ftmodel.invariants import INVARIANTS
+from ftmodel.invariants.base import Finding
+from ftmodel.runner import Outcome, Value
+
+EXIT_CODES: Final[dict[Value, int]] = {"holds": 0, "violated": 1, "unknown": 2}
+WRONG_USE: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One signature: how often it was found, and the first example that shows it."""
+
+    signature: str
+    invariant: str
+    count: int
+    outcome: Outcome
+    finding: Finding
+    known: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Of all examples of a run."""
+
+    value: Value
+    seed: int | None
+    target: Literal["real"]
+    system: dict[str, str]
+    topologies: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    violations: tuple[Violation, ...]
+    doubts: tuple[str, ...]
+    """Why it is unknown, or what else the harness could not do."""
+    store: Path
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 holds, 1 violated, 2 unknown."""
+        return EXIT_CODES[self.value]
+
+
+def combine(
+    outcomes: Sequence[Outcome],
+    *,
+    seed: int | None,
+    system: dict[str, str],
+    topologies: Sequence[str],
+    store: Path,
+    doubts: Sequence[str] = (),
+    seconds: float = 0.0,
+) -> Verdict:
+    """The verdict of these outcomes: violated if any is, else unknown if any is (or if `doubts` says so)."""
+    ordered = sorted(outcomes, key=lambda outcome: str(outcome.folder))
+    why = [*doubts, *(_doubt(outcome) for outcome in ordered if outcome.value == "unknown")]
+    values = {outcome.value for outcome in ordered}
+    value: Value = "violated" if "violated" in values else "unknown" if why or not ordered else "holds"
+    return Verdict(
+        value=value,
+        seed=seed,
+        target="real",
+        system=system,
+        topologies=tuple(topologies),
+        outcomes=tuple(ordered),
+        violations=_violations(ordered),
+        doubts=tuple(why),
+        store=store,
+        seconds=seconds,
+    )
+
+
+def _doubt(outcome: Outcome) -> str:
+    judged = outcome.judgement
+    return f"{outcome.folder}: {outcome.failure or '; '.join(judged.doubts if judged else ())}"
+
+
+def _violations(outcomes: Sequence[Outcome]) -> tuple[Violation, ...]:
+    first: dict[str, tuple[Outcome, Finding]] = {}
+    counts: Counter[str] = Counter()
+    for outcome in outcomes:
+        for finding in outcome.judgement.findings if outcome.judgement else ():
+            counts[finding.signature] += 1
+            first.setdefault(finding.signature, (outcome, finding))
+    return tuple(
+        Violation(
+            signature=signature,
+            invariant=finding.invariant,
+            count=counts[signature],
+            outcome=outcome,
+            finding=finding,
+        )
+        for signature, (outcome, finding) in sorted(first.items())
+    )
+
+
+def row(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as the JSON object that `--json` prints and verdict.json holds."""
+    judged = [outcome.judgement for outcome in verdict.outcomes if outcome.judgement is not None]
+    return {
+        "verdict": verdict.value,
+        "seed": verdict.seed,
+        "target": verdict.target,
+        "system": verdict.system,
+        "topologies": list(verdict.topologies),
+        "examples": len(verdict.outcomes),
+        "seconds": round(verdict.seconds, 1),
+        "steps": _sum(judgement.steps for judgement in judged),
+        "faults": _sum_nested(judgement.faults for judgement in judged),
+        "requests": _sum(judgement.requests for judgement in judged),
+        "duty": _sum_nested(judgement.duty for judgement in judged),
+        "migrations": sum(judgement.migrations for judgement in judged),
+        "aborts": sum(judgement.aborts for judgement in judged),
+        "invariants": {cls.id: _counts(cls.id, verdict) for cls in INVARIANTS},
+        "violations": [_violation(violation) for violation in verdict.violations],
+        "doubts": list(verdict.doubts),
+        "store": str(verdict.store),
+    }
+
+
+def example_row(outcome: Outcome) -> dict[str, Any]:
+    """One example's own verdict.json."""
+    judged = outcome.judgement
+    return {
+        "verdict": outcome.value,
+        "topology": outcome.plan.topology,
+        "patience": outcome.plan.patience,
+        "seconds": round(outcome.seconds, 1),
+        "failure": outcome.failure,
+        "doubts": list(judged.doubts) if judged else [],
+        "findings": [
+            {
+                "signature": finding.signature,
+                "subject": finding.subject,
+                "message": finding.message,
+                "evidence": list(finding.evidence),
+            }
+            for finding in (judged.findings if judged else ())
+        ],
+    }
+
+
+def _violation(violation: Violation) -> dict[str, Any]:
+    return {
+        "signature": violation.signature,
+        "invariant": violation.invariant,
+        "known": violation.known,
+        "count": violation.count,
+        "example": str(violation.outcome.folder),
+        "message": violation.finding.message,
+    }
+
+
+def _counts(invariant: str, verdict: Verdict) -> dict[str, Any]:
+    """Counts over the examples to which it applies; why not, if it applies to none."""
+    counts = [o.judgement.invariants[invariant] for o in verdict.outcomes if o.judgement is not None]
+    applied = [count for count in counts if not count.not_applicable]
+    if counts and not applied:
+        return {"not_applicable": counts[0].not_applicable}
+    return {
+        "evaluated": sum(count.evaluated for count in applied),
+        "violated": sum(count.violated for count in applied),
+        "unknown": sum(count.unknown for count in applied),
+    }
+
+
+def _sum(rows: Any) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in rows:
+        total.update(one)
+    return dict(total)
+
+
+def _sum_nested(rows: Any) -> dict[str, dict[str, int]]:
+    total: dict[str, Counter[str]] = {}
+    for one in rows:
+        for key, counts in one.items():
+            total.setdefault(key, Counter()).update(counts)
+    return {key: dict(counts) for key, counts in total.items()}

@@ -1,0 +1,124 @@
+"""Whatever moment it is killed at, nothing of a run is left: no process, no listening port, no file in shared places."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.cluster
+
+KILLS = int(os.environ.get("FTMODEL_KILLS", "3"))
+"""Of the tester; half as many, rounded up to at most 5, of its warden."""
+GONE_BOUND_S = 5.0
+BOOT_BOUND_S = 60.0
+
+
+@pytest.fixture
+def running(sut_python: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "ftmodel", "run", "--sut-python", str(sut_python), "--store", str(tmp_path / "store")]
+    env = {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _until(condition: Callable[[], bool], bound_s: float) -> bool:
+    end_s = time.monotonic() + bound_s
+    while not condition():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _of_store(store: Path, but: int) -> list[psutil.Process]:
+    """Processes whose environment names the store, wherever they are in the tree."""
+    needle = f"FTMODEL_STORE={store}".encode()
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != but and needle in Path(f"/proc/{process.pid}/environ").read_bytes():
+                found.append(process)
+        except OSError:
+            continue
+    return found
+
+
+def _ports(processes: list[psutil.Process]) -> set[int]:
+    found: set[int] = set()
+    for process in processes:
+        try:
+            found |= {c.laddr.port for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+        except psutil.Error:
+            continue
+    return found
+
+
+def _listening() -> set[int]:
+    return {c.laddr.port for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+
+
+def _scratch() -> set[Path]:
+    shared = Path("/dev/shm")  # noqa: S108 - looked at, not written to
+    return {*Path(tempfile.gettempdir()).glob("ftm-*"), *(shared.iterdir() if shared.is_dir() else ())}
+
+
+def _gone(store: Path, pid: int, ports: set[int], scratch: set[Path]) -> str:
+    """What is left; empty if nothing."""
+    left = _of_store(store, pid)
+    if left:
+        return f"processes {[(p.pid, p.name()) for p in left]}"
+    if ports & _listening():
+        return f"ports {sorted(ports & _listening())}"
+    return f"files {sorted(map(str, _scratch() - scratch))}" if _scratch() - scratch else ""
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_the_tester_killed_at_any_moment_leaves_nothing(
+    number: int, running: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    scratch = _scratch()
+    store = tmp_path / "store"
+    assert _until(lambda: bool(_of_store(store, running.pid)), BOOT_BOUND_S)
+    moment_s = time.monotonic() + random.Random(number).uniform(0, 12)
+    assert _until(lambda: time.monotonic() > moment_s or running.poll() is not None, BOOT_BOUND_S)
+    assert running.poll() is None, "the run was over before it could be killed"
+    ports = _ports(_of_store(store, running.pid))
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert _until(lambda: not _gone(store, running.pid, ports, scratch), GONE_BOUND_S), _gone(
+        store, running.pid, ports, scratch
+    )
+
+
+@pytest.mark.parametrize("number", range(min(5, -(-KILLS // 2))))
+def test_the_warden_killed_at_any_moment_leaves_nothing_and_ends_the_run(
+    number: int, running: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    scratch = _scratch()
+    store = tmp_path / "store"
+    assert _until(lambda: bool(_of_store(store, running.pid)), BOOT_BOUND_S)
+    wardens = [child for child in psutil.Process(running.pid).children() if "warden" in " ".join(child.cmdline())]
+    assert len(wardens) == 1
+    moment_s = time.monotonic() + random.Random(number).uniform(1, 10)
+    assert _until(lambda: time.monotonic() > moment_s or running.poll() is not None, BOOT_BOUND_S)
+    assert running.poll() is None, "the run was over before its warden could be killed"
+    ports = _ports(_of_store(store, running.pid))
+    wardens[0].kill()
+    assert _until(lambda: not _gone(store, running.pid, ports, scratch), GONE_BOUND_S), _gone(
+        store, running.pid, ports, scratch
+    )
+    assert running.wait(BOOT_BOUND_S) == 2
