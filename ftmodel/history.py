@@ -352,7 +352,7 @@ class History:
 
 def write(history: Iterable[Event], path: Path) -> None:
     """Write history.jsonl. Raises OSError (a full disk), which the store turns into a StoreError."""
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="surrogatepass") as file:  # an answer may hold half a character
         file.write(json.dumps({"history": FORMAT}) + "\n")
         for event in history:
             file.write(json.dumps(_plain(event), separators=(",", ":"), ensure_ascii=False) + "\n")
@@ -361,7 +361,7 @@ def write(history: Iterable[Event], path: Path) -> None:
 def read(path: Path) -> Iterator[Event]:
     """Stream the events of history.jsonl. Raises StoreError for a missing file, a newer format or a broken line."""
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}: expected the history of an example") from None
     with file:
@@ -369,7 +369,7 @@ def read(path: Path) -> Iterator[Event]:
         try:
             version = json.loads(head)["history"]
         except (ValueError, KeyError, TypeError):
-            raise StoreError(f'{path}: line 1: got {head[:60]!r}, expected {{"history": {FORMAT}}}') from None
+            raise StoreError(f'{path}: line 1: got {_shown(head)}, expected {{"history": {FORMAT}}}') from None
         if version != FORMAT:
             raise StoreError(
                 f"{path}: history format {version!r}, expected {FORMAT}: written by another ftmodel;"
@@ -377,9 +377,14 @@ def read(path: Path) -> Iterator[Event]:
             )
         for number, line in enumerate(file, start=2):
             try:
-                yield _event(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{path}: line {number}: {line[:60]!r}: {error}") from None
+                event = _event(json.loads(line.decode("utf-8", "surrogatepass")))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise StoreError(f"{path}: line {number}: got {_shown(line)}, expected an event: {error!r}") from None
+            yield event
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:60].decode("utf-8", "replace"))
 
 
 def _plain(event: Event) -> dict[str, Any]:

@@ -69,8 +69,9 @@ class Outline:
             case Cancel():
                 self.cancelled.add(step.request)
             case StartWorker():
+                if self.slots[step.slot] == "up":  # so one was lost from it
+                    self.lost = max(0, self.lost - 1)
                 self.slots[step.slot] = "up"
-                self.lost = max(0, self.lost - 1)
             case KillWorker() | StopWorker():
                 self._lose(step.worker, "empty")
             case FreezeWorker():

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from ftmodel.errors import PlanError
-from ftmodel.steps import FORMAT, KINDS, SLOTS, Plan, Step, Submit
+from ftmodel.steps import FORMAT, KINDS, SLOTS, Anchor, Mix, Plan, StartWorker, Step, Subject, Submit
 
 _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _STEP: dict[str, TypeAdapter[Step]] = {kind: TypeAdapter(cls) for kind, cls in KINDS.items()}
 _TOP: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_VARIANTS: Final[dict[str, tuple[str, dict[str, type[Any]]]]] = {
+    field: (tag, {cls.__dataclass_fields__[tag].default: cls for cls in get_args(union)})
+    for field, tag, union in (("at", "on", Anchor), ("worker", "by", Subject))
+}
+"""Fields that hold one of several classes: the field that tells which, and the classes by what it says."""
 
 
 def dump(plan: Plan) -> str:
@@ -37,6 +42,8 @@ def load(path: Path) -> Plan:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}: expected a plan file (plan.json of an example)") from None
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path}: {error}: expected a plan file (plan.json of an example)") from None
     return parse(text, str(path))
 
 
@@ -54,6 +61,9 @@ def parse(text: str, source: str) -> Plan:
     raw = top.pop("steps", [])
     if not isinstance(raw, list):
         raise PlanError(f"{source}: field steps: got {_shown(raw)}, expected a list of steps")
+    _check_fields(source, top, Plan.__dataclass_fields__)
+    if isinstance(top.get("mix"), dict):
+        _check_fields(source, top["mix"], Mix.__dataclass_fields__, "mix.")
     steps = tuple(_step(number, item, source) for number, item in enumerate(raw, start=1))
     try:
         plan = _PLAN.validate_python({**top, "steps": ()}, strict=False)
@@ -62,6 +72,8 @@ def parse(text: str, source: str) -> Plan:
     _check_names(steps, source)
     if not 1 <= plan.workers <= SLOTS:
         raise PlanError(f"{source}: field workers: got {plan.workers}, expected 1 to {SLOTS}")
+    if plan.migration_limit < 0:
+        raise PlanError(f"{source}: field migration_limit: got {plan.migration_limit}, expected at least 0")
     return with_steps(plan, steps)
 
 
@@ -75,16 +87,45 @@ def _step(number: int, item: Any, source: str) -> Step:
             f"{where}: field kind: got {_shown(item.get('kind'))}, expected one of {', '.join(KINDS)};"
             " try: ftmodel list steps"
         )
-    unknown = set(item) - set(KINDS[item["kind"]].__dataclass_fields__)
-    if unknown:
-        field = sorted(unknown)[0]
-        known = ", ".join(KINDS[item["kind"]].__dataclass_fields__)
-        raise PlanError(f"{where} ({item['kind']}): field {field}: unknown, expected one of {known}")
+    where = f"{where} ({item['kind']})"
+    _check_fields(where, item, KINDS[item["kind"]].__dataclass_fields__)
+    for field in _VARIANTS.keys() & item.keys():
+        _check_variant(where, field, item[field])
     try:
         step = adapter.validate_python(item)
     except ValidationError as error:
-        raise PlanError(f"{where} ({item['kind']}): {_told(error.errors())}") from None
+        raise PlanError(f"{where}: {_told(error.errors())}") from None
+    _check_values(where, step)
     return step
+
+
+def _check_fields(where: str, row: dict[str, Any], known: Iterable[str], above: str = "") -> None:
+    for field in row:
+        if field not in known:
+            raise PlanError(f"{where}: field {above}{field}: unknown, expected one of {', '.join(known)}")
+
+
+def _check_variant(where: str, field: str, row: Any) -> None:
+    tag, variants = _VARIANTS[field]
+    if not isinstance(row, dict):
+        raise PlanError(f"{where}: field {field}: got {_shown(row)}, expected an object with a field {tag}")
+    if str(row.get(tag)) not in variants:
+        raise PlanError(
+            f"{where}: field {field}.{tag}: got {_shown(row.get(tag))}, expected one of {', '.join(variants)}"
+        )
+    _check_fields(where, row, variants[row[tag]].__dataclass_fields__, f"{field}.")
+
+
+def _check_values(where: str, step: Step) -> None:
+    if isinstance(step, Submit) and (step.max_tokens < 1 or step.n < 1 or step.prompt_chars < 0):
+        raise PlanError(
+            f"{where}: got max_tokens {step.max_tokens}, n {step.n}, prompt_chars {step.prompt_chars}:"
+            " expected max_tokens and n of at least 1, prompt_chars of at least 0"
+        )
+    worker = getattr(step, "worker", None)
+    field, slot = ("slot", step.slot) if isinstance(step, StartWorker) else ("worker.slot", getattr(worker, "slot", 1))
+    if not 1 <= slot <= SLOTS:
+        raise PlanError(f"{where}: field {field}: got {slot}, expected 1 to {SLOTS}")
 
 
 def _check_names(steps: tuple[Step, ...], source: str) -> None:
@@ -96,11 +137,6 @@ def _check_names(steps: tuple[Step, ...], source: str) -> None:
                 f" step {seen[step.name]} has it already"
             )
         seen[step.name] = number
-        if isinstance(step, Submit) and (step.max_tokens < 1 or step.n < 1 or step.prompt_chars < 0):
-            raise PlanError(
-                f"{source}: step {number} (submit): got max_tokens {step.max_tokens}, n {step.n}, prompt_chars"
-                f" {step.prompt_chars}: expected max_tokens and n of at least 1, prompt_chars of at least 0"
-            )
 
 
 def _told(errors: list[ErrorDetails]) -> str:

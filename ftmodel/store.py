@@ -73,6 +73,7 @@ class Run:
 
 def check_format(folder: Path) -> None:
     """Raise StoreError if the run of this folder (or of the example in it) was written by a newer ftmodel."""
+    folder = folder.absolute()
     for place in (folder, *folder.parents[:2]):
         env = place / "env.json"
         if env.is_file():

@@ -29,8 +29,8 @@ class Topology:
     discovery: Literal["file"] = "file"
     request_plane: Literal["tcp"] = "tcp"
     router_mode: Literal["round-robin", "random"] = "round-robin"
-    workers: tuple[Annotated[int, Field(ge=1, le=SLOTS)], ...] = (1, 2, 3, 4)
-    migration_limits: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 3, 10)
+    workers: Annotated[tuple[Annotated[int, Field(ge=1, le=SLOTS)], ...], Field(min_length=1)] = (1, 2, 3, 4)
+    migration_limits: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 3, 10)
     model: str = "tiny"
     """The name under which the model is served."""
     http_port: int | None = None
@@ -59,7 +59,7 @@ def find(name: str) -> Topology:
         )
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, or no text
         raise TopologyError(f"{path}: {error}: expected a TOML file") from None
     return _checked(path, raw)
 
@@ -75,8 +75,11 @@ def _checked(path: Path, raw: dict[str, Any]) -> Topology:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise TopologyError(f"{path}: key {key}: got {first['input']!r}, expected: {first['msg']}") from None
-    systems.find(topology.system)
-    engine = engines.find(topology.engine)
+    try:
+        systems.find(topology.system)
+        engine = engines.find(topology.engine)
+    except TopologyError as error:
+        raise TopologyError(f"{path}: key {error}") from None
     for key in topology.options:
         if key not in engine.options:
             raise TopologyError(

@@ -65,11 +65,11 @@ class Invariant:
     def __init__(self) -> None:
         self.tally = Tally()
 
-    def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+    def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:  # noqa: ARG002  # for those who override it
         """Take one event; the ledger has already taken it."""
         return ()
 
-    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:  # noqa: ARG002
         """Decide what can only be decided when all is over."""
         return ()
 

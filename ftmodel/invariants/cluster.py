@@ -19,6 +19,7 @@ class ListConverges(Invariant):
     slugs = frozenset({"ghost", "missing"})
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge each worker on each frontend's list."""
         for worker in ledger.workers:
             for frontend, view in ledger.views.items():
                 if worker.died is not None:
@@ -37,7 +38,7 @@ class ListConverges(Invariant):
             self.tally.unknown += 1
             return
         self.tally.evaluated += 1
-        shown = [i for i in late if worker.title in view.titles[i]]
+        shown = [i for i in late if view.shows(i, worker.title)]
         if shown:
             last = shown[-1]
             yield self.finding(
@@ -60,7 +61,7 @@ class ListConverges(Invariant):
         ]
         self.tally.evaluated += bool(late)
         for i in late:
-            if worker.title in view.titles[i]:
+            if not view.lacks(i, worker.title):
                 continue
             if ledger.stalled(view.befores_s[i] - bound_s, bound_s):
                 self.tally.unknown += 1

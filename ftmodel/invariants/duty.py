@@ -11,6 +11,7 @@ request failed, and forgets whom it shuns at each change of its list and some se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -23,6 +24,8 @@ Value = Literal["must", "may", "must_not"]
 
 CHANGE_WINDOW_S: Final = 1.0
 """A change of the list matters to a request this long after its sending and after each touch."""
+REFUSALS: Final = (400, 413, 422)
+"""Statuses that say that the request itself was at fault: what was refused as malformed need not complete."""
 LIST_LAG_S: Final = 0.5
 """The router's own list may be this much behind, or ahead of, the list that the frontend shows."""
 
@@ -51,9 +54,11 @@ class AbortDuty:
 
 
 def attempts_needed(touched: int, changes: int) -> int:
-    """The most re-dispatches that a request can need: with `touched` incarnations touched, the list changed `changes`
-    times. Each touched one can cost the stream once, each later placement can meet every earlier dead one again, and
-    after each change all of them (tests/quality/test_duty_enumerator.py enumerates an adversary)."""
+    """The most re-dispatches that a request can need, with so many incarnations touched and changes of the list.
+
+    Each touched one can cost the stream once, each later placement can meet every earlier dead one again, and after
+    each change all of them (tests/quality/test_duty_enumerator.py enumerates an adversary).
+    """
     return touched * (touched + 1) // 2 + changes * touched
 
 
@@ -84,6 +89,8 @@ def _completion(ledger: Ledger, request: Request) -> Duty:
 
     if request.closed is not None:
         return duty("may", "the client left")
+    if request.status in REFUSALS:
+        return duty("may", f"it was refused as malformed, with status {request.status}")
     if not any(_alive_in(worker, ledger.life(request)) for worker in ledger.workers):
         return duty("must_not", "no worker was alive")
     if ledger.touched_from_s(sent.frontend) <= ledger.life(request).after_s:
@@ -192,9 +199,9 @@ def _first_absent(ledger: Ledger, view: View, title: str, frontend: str, touched
     """The first poll that begins `GONE_AFTER_S` after the touch and does not show it. Valid for good at rest."""
     key = ("absent", frontend, title, touched_s)
     if not ledger.settled:
-        return view.first(title, False, touched_s + GONE_AFTER_S)
+        return view.first_lacking(title, touched_s + GONE_AFTER_S)
     if key not in ledger.memo:
-        ledger.memo[key] = view.first(title, False, touched_s + GONE_AFTER_S)
+        ledger.memo[key] = view.first_lacking(title, touched_s + GONE_AFTER_S)
     known: int | None = ledger.memo[key]
     return known
 
@@ -219,21 +226,21 @@ def list_changes(ledger: Ledger, frontend: str) -> list[Interval]:
         known: list[Interval] = ledger.memo[key]
         return known
     view = ledger.views.get(frontend) or View()
-    found = [change for worker in ledger.workers for change in _changes_of(ledger, worker, view, frontend)]
+    found = [change for worker in ledger.workers for change in _changes_of(worker, view, frontend)]
     if ledger.settled:
         ledger.memo[key] = found
     return found
 
 
-def _changes_of(ledger: Ledger, worker: Incarnation, view: View, frontend: str) -> Iterator[Interval]:
+def _changes_of(worker: Incarnation, view: View, frontend: str) -> Iterator[Interval]:
     yield _join(worker, view, frontend)
     stopped = any(fault.fault not in ("freeze-worker", "thaw-worker") for fault in worker.faults)
     if stopped or worker.exited:
         left_s = worker.died.after_s if worker.died else min(touch.after_s for touch in worker.touches)
         yield _departure(view, worker.title, worker.touched_from_s, left_s)
     for begin_s, end_s in worker.frozen():
-        back = view.first(worker.title, True, end_s + GONE_AFTER_S) if end_s < float("inf") else None
-        until_s = view.afters_s[back] + LIST_LAG_S if back is not None else float("inf")
+        back = view.first_showing(worker.title, end_s + GONE_AFTER_S)
+        until_s = view.afters_s[back] + LIST_LAG_S if back is not None else math.inf
         yield Interval(begin_s, until_s)  # the lapse
         yield Interval(begin_s, until_s)  # the return
 
@@ -241,10 +248,10 @@ def _changes_of(ledger: Ledger, worker: Incarnation, view: View, frontend: str) 
 def _join(worker: Incarnation, view: View, frontend: str) -> Interval:
     """From the last poll that lacks it, or its start, to the first that shows it, or its first answer."""
     started_s = worker.started.at.before_s
-    shown = view.first(worker.title, True, started_s)
+    shown = view.first_showing(worker.title, started_s)
     if shown is None:
-        return Interval(started_s, worker.died.after_s if worker.died else float("inf"))
-    lacking = view.last_before(worker.title, False, shown, started_s)
+        return Interval(started_s, math.inf)
+    lacking = view.last_lacking(worker.title, started_s, shown)
     from_s = max(started_s, view.befores_s[lacking] - LIST_LAG_S) if lacking is not None else started_s
     until_s = view.afters_s[shown] + LIST_LAG_S
     answered = worker.answered.get(frontend)
@@ -253,12 +260,12 @@ def _join(worker: Incarnation, view: View, frontend: str) -> Interval:
 
 def _departure(view: View, title: str, touched_s: float, left_s: float) -> Interval:
     """From the last poll that shows it, or its touch, to the first that surely no longer does."""
-    absent = view.first(title, False, left_s + GONE_AFTER_S)
+    absent = view.first_lacking(title, left_s + GONE_AFTER_S)
     if absent is None:
-        return Interval(touched_s, float("inf"))
+        return Interval(touched_s, math.inf)
     # Looked for from the touch on: the list may have lost it before it was surely dead.
-    first = view.first(title, False, touched_s)
-    shown = view.last_before(title, True, absent if first is None else first, touched_s)
+    first = view.first_lacking(title, touched_s)
+    shown = view.last_showing(title, touched_s, absent if first is None else first)
     from_s = touched_s if shown is None else max(touched_s, view.befores_s[shown] - LIST_LAG_S)
     return Interval(from_s, view.afters_s[absent] + LIST_LAG_S)
 
@@ -270,7 +277,7 @@ def abort(ledger: Ledger, request: Request, title: str) -> AbortDuty:
     """What the client's leaving owes at this worker (documented: a closed connection is signalled, the engine frees)."""
     if request.closed is None:
         return AbortDuty(value="must_not", why="nobody left, or only after the end")
-    bound_s, close = ledger.setting.bounds.abort_bound_s, request.closed.at
+    bound_s, close = ledger.setting.bounds.abort_bound_s, request.left_at
     begun = _last_begun(ledger, request, title)
     if begun is None:
         return AbortDuty(value="may", why="it did not surely begin there, last of all, before the client left")
@@ -298,12 +305,11 @@ def _last_begun(ledger: Ledger, request: Request, title: str) -> Interval | None
     """When it began there, if that was surely before the close and surely its last beginning."""
     titles = ledger.generations.get(request.sent.id, {})
     generation = titles.get(title)
-    close = request.closed
-    if generation is None or not generation.begun or close is None:
+    if generation is None or not generation.begun:
         return None
     begun = generation.begun[-1].at
     others = (line.at for other, lines in _others(titles, title) for line in lines.begun)
-    surely = begun.surely_before(close.at) and all(other.surely_before(begun) for other in others)
+    surely = begun.surely_before(request.left_at) and all(other.surely_before(begun) for other in others)
     return begun if surely else None
 
 
@@ -314,12 +320,11 @@ def _others(titles: dict[str, Generation], title: str) -> Iterator[tuple[str, Ge
 def least_left_s(ledger: Ledger, request: Request) -> float:
     """The least time that generating the rest takes after the close, at the fastest pace that was seen."""
     sent, pace_min_s = request.sent, ledger.setting.pace_min_s
-    assert request.closed is not None
     if sent.stream:
         return (sent.max_tokens - most_received(ledger, request)) * pace_min_s
     # Not streamed: how far the engine is can only be told from how long it has had.
     begins = [line.at.before_s for g in ledger.generations.get(sent.id, {}).values() for line in g.begun]
-    return min(begins, default=0.0) + sent.max_tokens * pace_min_s - request.closed.at.after_s
+    return min(begins, default=0.0) + sent.max_tokens * pace_min_s - request.left_at.after_s
 
 
 def most_received(ledger: Ledger, request: Request) -> int:

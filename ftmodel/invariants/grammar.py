@@ -89,6 +89,7 @@ class Grammar(Invariant):
         self._readings: dict[str, Reading] = {}
 
     def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        """Read on, and judge endings that tell nothing."""
         match event:
             case Received():
                 yield from self._read(event, ledger.requests[event.request])
@@ -135,18 +136,16 @@ class Grammar(Invariant):
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
         """Endings that tell of a failure: their form, where a failure is allowed."""
         for request in ledger.requests.values():
-            if request.ended is None:
-                continue
-            told = self._told(ledger, request)
-            if told and (request.told_all or completion(ledger, request).value != "must"):
+            ended = request.ended
+            told = self._told(ledger, request, ended) if ended else None
+            if ended and told and (request.told_all or completion(ledger, request).value != "must"):
                 slug, words = told
-                evidence = f"client, {when(request.ended.at)}: {request.ended.how} {request.ended.detail}".rstrip()
+                evidence = f"client, {when(ended.at)}: {ended.how} {ended.detail}".rstrip()
                 yield self._finding(slug, request, words, evidence)
 
-    def _told(self, ledger: Ledger, request: Request) -> tuple[str, str] | None:
-        assert request.ended is not None
-        how, promised = request.ended.how, ledger.setting.promise.broken_stream
-        if how == "cut" and promised and ledger.touched_from_s(request.sent.frontend) > request.ended.at.after_s:
+    def _told(self, ledger: Ledger, request: Request, ended: RequestEnded) -> tuple[str, str] | None:
+        how, promised = ended.how, ledger.setting.promise.broken_stream
+        if how == "cut" and promised and ledger.touched_from_s(request.sent.frontend) > ended.at.after_s:
             return "cut", "ends in a broken connection, expected " + " and ".join(promised)
         if how != "eof":
             return None

@@ -1,5 +1,7 @@
 """The harness: H1 to H4 are never violated; what they miss makes the verdict unknown."""
 
+# ruff: noqa: ARG002  # a fold is given the ledger whether it needs it or not
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +19,7 @@ class FaultsVerified(Invariant):
     kinds = frozenset({"fault"})
 
     def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        """Count a fault."""
         if isinstance(event, FaultMade):
             self.tally.evaluated += 1
             self.tally.unknown += not event.verified
@@ -31,6 +34,7 @@ class PatternsProven(Invariant):
     at_any_end = True
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Count what was proven."""
         self.tally.evaluated += len(ledger.setting.proven)
         return ()
 
@@ -43,6 +47,7 @@ class NothingLeftBehind(Invariant):
     kinds = frozenset({"left-over", "mark"})
 
     def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        """Count the closing and what it left."""
         self.tally.unknown += isinstance(event, LeftOver) and event.of == "harness"
         self.tally.evaluated += getattr(event, "stage", "") == "closed"
         return ()
@@ -56,6 +61,7 @@ class LoadApplied(Invariant):
     at_any_end = True
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Look for answers and for the rest."""
         self.tally.evaluated += 1
         self.tally.unknown += bool(_no_load(ledger)) + ("rest" not in ledger.marks)
         return ()

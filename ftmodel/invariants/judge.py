@@ -35,7 +35,7 @@ class Judgement:
     """L2: requests that nobody cancelled, by what was owed; `must_touched` is the part of `must` that faults touched.
     A1: cancels, by what was owed."""
     requests: dict[str, int]
-    """By outcome: completed, cancelled, failed, unknown."""
+    """By outcome: completed, cancelled, failed, unknown. The tester's own probes are judged, but not counted."""
     migrations: int
     aborts: int
     faults: dict[str, dict[str, int]]
@@ -60,10 +60,7 @@ class Judge:
 
     def feed(self, event: Event) -> tuple[Finding, ...]:
         """Take one event; the first must be the `Setting`. Raises StoreError if it is not."""
-        if self._ledger is None:
-            self._begin(event)
-        ledger = self._ledger
-        assert ledger is not None
+        ledger = self._ledger or self._begin(event)
         if not ledger.belongs(event):
             return ()
         ledger.see(event)
@@ -73,7 +70,7 @@ class Judge:
             if event.kind in invariant.kinds:
                 new += self._keep(invariant.see(event, ledger))
         if isinstance(event, Mark) and event.stage == "closed":
-            new += self._settle()
+            new += self._settle(ledger)
         return tuple(new)
 
     def result(self) -> Judgement:
@@ -81,10 +78,10 @@ class Judge:
 
         Raises StoreError for a history without events.
         """
-        if self._ledger is None:
-            raise StoreError("the history is empty: expected its first event to be the setting")
-        self._settle()
         ledger = self._ledger
+        if ledger is None:
+            raise StoreError("the history is empty: expected its first event to be the setting")
+        self._settle(ledger)
         return Judgement(
             findings=tuple(self._findings),
             invariants=self._counts(),
@@ -97,16 +94,17 @@ class Judge:
             doubts=doubts(ledger, self._applying),
         )
 
-    def _begin(self, event: Event) -> None:
+    def _begin(self, event: Event) -> Ledger:
         if not isinstance(event, Setting):
             raise StoreError(f"the history begins with {event.kind!r}: expected its first event to be the setting")
-        self._ledger = Ledger(event)
+        self._ledger = ledger = Ledger(event)
         for cls in self._classes:
             need = missing_need(cls, event)
             if need is None:
                 self._applying.append(cls())
             else:
                 self._lacking[cls.id] = f"needs {need}"
+        return ledger
 
     def _count(self, event: Event) -> None:
         match event:
@@ -118,9 +116,7 @@ class Judge:
             case _:
                 pass
 
-    def _settle(self) -> list[Finding]:
-        ledger = self._ledger
-        assert ledger is not None
+    def _settle(self, ledger: Ledger) -> list[Finding]:
         if ledger.settled:
             return []
         ledger.settled = True
@@ -155,6 +151,8 @@ def _duties(ledger: Ledger) -> dict[str, dict[str, int]]:
     completion = dict.fromkeys(("must", "must_touched", "may", "must_not"), 0)
     aborts = dict.fromkeys(("must", "may", "must_not"), 0)
     for request in ledger.requests.values():
+        if request.sent.probe:
+            continue
         if request.closed is not None or request.closed_after_end:
             aborts[duty.cancel_duty(ledger, request).value] += 1
         if request.closed is None:
@@ -167,6 +165,8 @@ def _duties(ledger: Ledger) -> dict[str, dict[str, int]]:
 def _outcomes(ledger: Ledger) -> dict[str, int]:
     counts = dict.fromkeys(("completed", "cancelled", "failed", "unknown"), 0)
     for request in ledger.requests.values():
+        if request.sent.probe:
+            continue
         if request.closed is not None:
             counts["cancelled"] += 1
         elif request.ended is None:
@@ -177,8 +177,15 @@ def _outcomes(ledger: Ledger) -> dict[str, int]:
 
 
 def _aborts(ledger: Ledger) -> int:
-    """Request ids with an abort; where the engine logs none, what the workers' counters say."""
+    """Request ids with an abort; where the engine logs none, what the workers counted.
+
+    A worker's counter can count ordinary ends too, so no more than the cancelled requests that began there.
+    """
     if ledger.setting.engine_ids:
         return sum(any(g.aborted for g in titles.values()) for titles in ledger.generations.values())
-    samples = (ledger.last_sample.get(worker.title) for worker in ledger.workers)
-    return int(sum(sample.values.get("cancellations", 0.0) for sample in samples if sample))
+    total = 0
+    for worker in ledger.workers:
+        here = (ledger.by_id.get(id_) for id_ in ledger.served.get(worker.title, {}))
+        left = sum(request is not None and request.closed is not None for request in here)
+        total += min(left, int(ledger.counted(worker.title, "cancellations") or 0))
+    return total

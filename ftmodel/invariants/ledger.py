@@ -92,20 +92,28 @@ class Ledger:
                 self.requests[event.request].begun = event
             case RequestEnded() | ClientClosed():
                 self._over(event)
-            case Started():
-                self.processes[event.title] = Incarnation(event)
-            case FaultMade() if event.title in self.processes:
-                self.processes[event.title].faults.append(event)
-            case Exited() if event.title in self.processes:
-                self.processes[event.title].exited = event
-            case Answered() if event.title in self.processes:
-                self.processes[event.title].answered.setdefault(event.frontend, event.at)
             case Mark():
                 self.marks[event.stage] = event
             case Stall():
                 self._stalls.append(event.at)
+            case Started():
+                self.processes[event.title] = Incarnation(event)
+            case FaultMade() | Exited() | Answered():
+                self._befell(event)
             case _:
                 pass
+
+    def _befell(self, event: FaultMade | Exited | Answered) -> None:
+        process = self.processes.get(event.title)
+        if process is None:
+            return
+        match event:
+            case FaultMade():
+                process.faults.append(event)
+            case Exited():
+                process.exited = event
+            case Answered():
+                process.answered.setdefault(event.frontend, event.at)
 
     def _received(self, event: Received) -> None:
         request = self.requests[event.request]
@@ -163,6 +171,8 @@ class Ledger:
                 self.moves.setdefault(line.id, Moves()).lines.append(line)
             else:
                 self.anonymous_moves[line.title] = self.anonymous_moves.get(line.title, 0) + 1
+        elif line.meaning == "armed-death" and line.title in self.processes:
+            self.processes[line.title].exit_ordered = True
         elif line.meaning == "given-up" and line.id:
             self.moves.setdefault(line.id, Moves()).given_up.append(line)
 
@@ -174,7 +184,8 @@ class Ledger:
             self.processes[sample.title].running.append(sample)
 
     def _listed(self, event: Listed) -> None:
-        self.views.setdefault(event.frontend, View()).add(event.at, frozenset(event.titles))
+        view = self.views.setdefault(event.frontend, View())
+        view.add(event.at, frozenset(event.titles), clear=not event.strangers)
         if event.models:
             for title in event.titles:
                 if title in self.processes:
@@ -190,10 +201,12 @@ class Ledger:
 
     @property
     def workers(self) -> list[Incarnation]:
+        """Every life of a worker, dead ones included."""
         return [process for process in self.processes.values() if process.started.role == "worker"]
 
     @property
     def frontends(self) -> list[Incarnation]:
+        """Every life of a frontend, dead ones included."""
         return [process for process in self.processes.values() if process.started.role == "frontend"]
 
     def life(self, request: Request) -> Interval:
@@ -210,10 +223,23 @@ class Ledger:
         """True if nothing can have touched this process up to the rest."""
         return self.touched_from_s(title) == math.inf
 
+    def counted(self, title: str, name: str) -> float | None:
+        """How much a counter of this process rose since before the first request; None if it is not exported.
+
+        A process counts from 0, so without a sample before the first request nothing is taken off.
+        """
+        last, first = self.last_sample.get(title), self.baseline.get(title)
+        if last is None or name not in last.values:
+            return None
+        return last.values[name] - (first.values.get(name, 0.0) if first else 0.0)
+
     def stalled(self, from_s: float, bound_s: float) -> bool:
         """True if the tester slept through so much of [from_s, from_s + bound_s] that the bound proves little."""
-        overlap = self._stalled_until(from_s + bound_s) - self._stalled_until(from_s)
-        return overlap > self.setting.bounds.stall_share * bound_s
+        return self.stalled_s(from_s, from_s + bound_s) > self.setting.bounds.stall_share * bound_s
+
+    def stalled_s(self, from_s: float, to_s: float) -> float:
+        """Seconds of stall in between."""
+        return self._stalled_until(to_s) - self._stalled_until(from_s)
 
     def _stalled_until(self, to_s: float) -> float:
         """Seconds of stall up to this time; several that overlap count once."""

@@ -34,6 +34,7 @@ class WithinTheLimit(Invariant):
     slugs = frozenset({"over-limit", "counter"})
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge each request, then each frontend's counter."""
         for request in ledger.requests.values():
             self.tally.evaluated += 1
             moved, limit = redispatches(ledger, request), limit_of(ledger, request)
@@ -45,24 +46,19 @@ class WithinTheLimit(Invariant):
             yield from self._counter(ledger, process.title)
 
     def _counter(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
-        last, first = ledger.last_sample.get(frontend), ledger.baseline.get(frontend)
-        if last is None or "migrations" not in last.values:
-            return
-        if first is None:
-            self.tally.unknown += 1
+        counted = ledger.counted(frontend, "migrations")
+        if counted is None:
             return
         self.tally.evaluated += 1
         mine = [request for request in ledger.requests.values() if request.sent.frontend == frontend]
         # An attempt that fails is counted even if the limit forbids another: one more than the limit, unless answered.
         most = sum(limit_of(ledger, request) + (not request.told_all) for request in mine)
-        counted = last.values["migrations"] - first.values.get("migrations", 0.0)
         if counted > most:
             yield self.finding(
                 "counter",
                 frontend,
                 f"{frontend} counted {counted:g} migrations, expected at most {most} for {len(mine)} requests",
-                read(first, "migrations"),
-                read(last, "migrations"),
+                read(ledger.last_sample[frontend], "migrations"),
             )
 
 
@@ -74,6 +70,7 @@ class NotAfterCancel(Invariant):
     slugs = frozenset({"begun-after-cancel", "migrating-after-cancel"})
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge each cancelled request."""
         for request in ledger.requests.values():
             if request.closed is None:
                 continue
@@ -112,6 +109,7 @@ class LoggedMigration(Invariant):
     rests_on = frozenset({"begun", "migrating", "retrying"})
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Hold the workers' logs against the frontend's."""
         for request in ledger.requests.values():
             yield from self._unlogged(ledger, request)
             yield from self._without(ledger, request)

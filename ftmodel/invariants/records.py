@@ -22,6 +22,8 @@ from ftmodel.history import (
 )
 from ftmodel.invariants.texts import Twin
 
+NEVER: Final = Interval(math.inf, math.inf)
+
 GONE_AFTER_S: Final = 1.0
 """A poll that begins this long after a death and does not show the dead one proves that it has left the list."""
 
@@ -57,6 +59,7 @@ class Request:
 
     @property
     def name(self) -> str:
+        """Its name in the plan."""
         return self.sent.request
 
     @property
@@ -66,7 +69,13 @@ class Request:
         return last.at if last else None
 
     @property
+    def left_at(self) -> Interval:
+        """When the client left; never, if it did not."""
+        return self.closed.at if self.closed else NEVER
+
+    @property
     def status(self) -> int | None:
+        """The answer's status, once its head has come."""
         return self.begun.status if self.begun else None
 
     @property
@@ -104,8 +113,12 @@ class Incarnation:
     running: list[Sample] = field(default_factory=list)
     """The samples that tell how many requests run there."""
 
+    exit_ordered: bool = False
+    """It wrote that it dies as the tester told it to: a fault that a history may lack when it ends early."""
+
     @property
     def title(self) -> str:
+        """Its name, which no other incarnation has."""
         return self.started.title
 
     @property
@@ -165,35 +178,54 @@ class Generation:
 
 @dataclass(slots=True)
 class View:
-    """The polls of one frontend's instance list, in their order."""
+    """The polls of one frontend's instance list, in the order in which they began."""
 
     befores_s: list[float] = field(default_factory=list)
     afters_s: list[float] = field(default_factory=list)
     titles: list[frozenset[str]] = field(default_factory=list)
+    clear: list[bool] = field(default_factory=list)
+    """The poll showed no id that the tester could not name: only then is a title that it lacks absent."""
 
-    def add(self, at: Interval, titles: frozenset[str]) -> None:
-        """Append a poll; equal lists are kept once."""
-        same = self.titles and self.titles[-1] == titles
-        self.befores_s.append(at.before_s)
-        self.afters_s.append(at.after_s)
-        self.titles.append(self.titles[-1] if same else titles)
+    def add(self, at: Interval, titles: frozenset[str], *, clear: bool) -> None:
+        """Put in a poll; two that overlap may come in any order. Equal lists are kept once."""
+        place = len(self.befores_s)
+        while place and self.befores_s[place - 1] > at.before_s:
+            place -= 1
+        same = place > 0 and self.titles[place - 1] == titles
+        self.befores_s.insert(place, at.before_s)
+        self.afters_s.insert(place, at.after_s)
+        self.titles.insert(place, self.titles[place - 1] if same else titles)
+        self.clear.insert(place, clear)
+
+    def shows(self, poll: int, title: str) -> bool:
+        """This poll showed it."""
+        return title in self.titles[poll]
+
+    def lacks(self, poll: int, title: str) -> bool:
+        """This poll surely did not show it."""
+        return self.clear[poll] and title not in self.titles[poll]
 
     def since(self, from_s: float) -> range:
         """The polls that began at from_s or later."""
         return range(bisect_left(self.befores_s, from_s), len(self.titles))
 
-    def first(self, title: str, shown: bool, from_s: float) -> int | None:
-        """The first poll begun at from_s or later that shows the title, or does not."""
-        return next((i for i in self.since(from_s) if (title in self.titles[i]) == shown), None)
+    def first_showing(self, title: str, from_s: float) -> int | None:
+        """The first poll begun at from_s or later that shows it."""
+        return next((poll for poll in self.since(from_s) if self.shows(poll, title)), None)
 
-    def last_before(self, title: str, shown: bool, poll: int, from_s: float) -> int | None:
-        """The last poll before this one, begun at from_s or later, that shows the title, or does not."""
-        for i in range(poll - 1, -1, -1):
-            if self.befores_s[i] < from_s:
-                return None
-            if (title in self.titles[i]) == shown:
-                return i
-        return None
+    def first_lacking(self, title: str, from_s: float) -> int | None:
+        """The first poll begun at from_s or later that surely does not show it."""
+        return next((poll for poll in self.since(from_s) if self.lacks(poll, title)), None)
+
+    def last_showing(self, title: str, from_s: float, before_poll: int) -> int | None:
+        """The last poll before this one, begun at from_s or later, that shows it."""
+        earlier = range(before_poll - 1, self.since(from_s).start - 1, -1)
+        return next((poll for poll in earlier if self.shows(poll, title)), None)
+
+    def last_lacking(self, title: str, from_s: float, before_poll: int) -> int | None:
+        """The last poll before this one, begun at from_s or later, that surely does not show it."""
+        earlier = range(before_poll - 1, self.since(from_s).start - 1, -1)
+        return next((poll for poll in earlier if self.lacks(poll, title)), None)
 
 
 @dataclass(slots=True)
@@ -206,4 +238,5 @@ class Moves:
 
     @property
     def migrating(self) -> list[LogLine]:
+        """Only the lines that tell of an ongoing stream."""
         return [line for line in self.lines if line.meaning == "migrating"]

@@ -4,8 +4,11 @@ R1 leaves to others what others tell: a worker's gauge that goes on since a canc
 log has a generation without an end (A1, A2 or A3), or a request is still open (L1), a gauge above 0 is no leak.
 """
 
+# ruff: noqa: ARG002  # a fold is given the ledger whether it needs it or not
+
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -48,6 +51,7 @@ class GaugesReturn(Invariant):
         """By process and gauge, the last sample that showed 0."""
 
     def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        """Remember when each gauge was last at 0."""
         if isinstance(event, Sample):
             for name, value in event.values.items():
                 if abs(value) <= ZERO:
@@ -55,56 +59,44 @@ class GaugesReturn(Invariant):
         return ()
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge the last sample of every process that lives and is under no fault."""
         overs = [request.over for request in ledger.requests.values()]
-        ends = [over for over in overs if over is not None]
-        last_end = max(ends, key=lambda at: at.after_s, default=None)
+        last_end = max((over for over in overs if over is not None), key=lambda at: at.after_s, default=None)
         if last_end is None:
             return
         for process in ledger.processes.values():
-            from_s = _judged_from_s(ledger, process, last_end)
-            sample = ledger.last_sample.get(process.title)
-            if from_s is None or sample is None:
-                continue
-            for name, slug in GAUGES[process.started.role].items():
-                if name not in sample.values:
-                    continue
-                yield from self._gauge(ledger, process, name, slug, from_s, last_end, all_over=len(ends) == len(overs))
+            from_s = _judged_from_s(process, last_end)
+            if from_s is not None and process.title in ledger.last_sample:
+                yield from self._process(ledger, process, last_end, from_s, all_over=None not in overs)
 
-    def _gauge(
-        self,
-        ledger: Ledger,
-        process: Incarnation,
-        name: str,
-        slug: str,
-        from_s: float,
-        last_end: Interval,
-        *,
-        all_over: bool,
+    def _process(
+        self, ledger: Ledger, process: Incarnation, last_end: Interval, from_s: float, *, all_over: bool
     ) -> Iterator[Finding]:
-        sample, zero = ledger.last_sample[process.title], self._zero.get((process.title, name))
-        bound_s = ledger.setting.bounds.rest_bound_s
-        if zero is not None and zero.at.after_s >= last_end.before_s:
-            self.tally.evaluated += 1
-            return
-        if not all_over or sample.at.before_s < from_s + bound_s or ledger.stalled(from_s, bound_s):
-            self.tally.unknown += 1
-            return
-        if process.started.role == "worker" and _told_by_others(ledger, process.title):
-            return
-        self.tally.evaluated += 1
-        since = read(zero, name) if zero else f"{process.title} metrics: {name} was never seen at 0"
-        yield self.finding(
-            slug,
-            f"{process.title} {name}",
-            f"{name} of {process.title} was {sample.values[name]:g} at rest, {sample.at.before_s - last_end.after_s:.1f}"
-            " s after the last request's end, expected 0",
-            f"client, {when(last_end)}: the last request's end",
-            since,
-            read(sample, name),
-        )
+        sample, bound_s = ledger.last_sample[process.title], ledger.setting.bounds.rest_bound_s
+        late = all_over and sample.at.before_s >= from_s + bound_s and not ledger.stalled(from_s, bound_s)
+        for name, slug in GAUGES[process.started.role].items():
+            if name not in sample.values:
+                continue
+            zero = self._zero.get((process.title, name))
+            if zero is not None and zero.at.after_s >= last_end.after_s:
+                self.tally.evaluated += 1
+            elif not late:
+                self.tally.unknown += 1
+            elif not _told_by_others(ledger, process):
+                self.tally.evaluated += 1
+                after_s = sample.at.before_s - last_end.after_s
+                yield self.finding(
+                    slug,
+                    f"{process.title} {name}",
+                    f"{name} of {process.title} was {sample.values[name]:g} at rest, {after_s:.1f} s after the last"
+                    " request's end, expected 0",
+                    f"client, {when(last_end)}: the last request's end",
+                    read(zero, name) if zero else f"{process.title} metrics: {name} was never seen at 0",
+                    read(sample, name),
+                )
 
 
-def _judged_from_s(ledger: Ledger, process: Incarnation, last_end: Interval) -> float | None:
+def _judged_from_s(process: Incarnation, last_end: Interval) -> float | None:
     """From when on the bound runs for this process; None if it is not judged: dead, or under a fault.
 
     A process that was frozen and is thawed lives on: it is judged, the bound counted from the thaw.
@@ -113,13 +105,15 @@ def _judged_from_s(ledger: Ledger, process: Incarnation, last_end: Interval) -> 
     if process.exited or not faults <= {"freeze-worker", "thaw-worker"}:
         return None
     thawed_s = max((end for _, end in process.frozen()), default=last_end.after_s)
-    return None if thawed_s == float("inf") else max(last_end.after_s, thawed_s)
+    return None if thawed_s == math.inf else max(last_end.after_s, thawed_s)
 
 
-def _told_by_others(ledger: Ledger, title: str) -> bool:
-    generations = ledger.served.get(title, {}).values()
+def _told_by_others(ledger: Ledger, process: Incarnation) -> bool:
+    if process.started.role == "frontend":
+        return False
+    generations = ledger.served.get(process.title, {}).values()
     unended = ledger.setting.engine_ids and any(len(g.ends) < len(g.begun) for g in generations)
-    return unended or gauge_goes_on(ledger, title) is not None
+    return unended or gauge_goes_on(ledger, process.title) is not None
 
 
 class NoOrphan(Invariant):
@@ -132,6 +126,7 @@ class NoOrphan(Invariant):
     slugs = frozenset({"orphan"})
 
     def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        """Judge what was left over."""
         if not isinstance(event, LeftOver):
             self.tally.evaluated += getattr(event, "stage", "") == "closed"
         elif event.of != "harness":
@@ -146,7 +141,7 @@ class NoPanic(Invariant):
     id = "R5"
     sentence = "No process panics, writes a traceback, fails an assertion or exits, except by a fault made on it."
     kinds = frozenset({"log"})
-    at_any_end = True
+    at_any_end = True  # a process that exited is judged at rest alone: else it may have been the closing
     slugs = frozenset({"panic", "traceback", "assertion", "exited"})
 
     def __init__(self) -> None:
@@ -154,11 +149,13 @@ class NoPanic(Invariant):
         self._lines: list[LogLine] = []
 
     def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        """Keep the lines."""
         if isinstance(event, LogLine) and event.meaning in ("panic", "traceback", "assertion"):
             self._lines.append(event)
         return ()
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge the lines, now that all faults are known, and the exits."""
         self.tally.evaluated += len(ledger.processes)
         for line in self._lines:
             process = ledger.processes.get(line.title)
@@ -167,14 +164,15 @@ class NoPanic(Invariant):
             words = line.fields.get("message", "")
             message = f"{line.title} wrote a {line.meaning}{f': {str(words)[:120]}' if words else ''}"
             yield self.finding(line.meaning, line.title, message, said(line))
-        for process in ledger.processes.values():
-            yield from self._exited(process)
+        if "rest" in ledger.marks:
+            for process in ledger.processes.values():
+                yield from self._exited(process)
 
     def _exited(self, process: Incarnation) -> Iterator[Finding]:
         """A process that had been up and ended though no fault, verified or not, was made on it."""
         exited = process.exited
         up = bool(process.listed) or process.started.role == "frontend"
-        if exited is None or not up or any(fault.fault != "thaw-worker" for fault in process.faults):
+        if exited is None or not up or process.exit_ordered or process.faults:
             return
         how = f"signal {exited.signal}" if exited.signal is not None else f"exit code {exited.code}"
         message = f"{process.title} ended by itself ({how}), though no fault was made on it"

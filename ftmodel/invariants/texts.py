@@ -87,8 +87,11 @@ class Twin:
 
     @property
     def complete(self) -> bool:
-        """The text is all of the twin. What real frontends do with a cut last character is decided here alone:
-        leaving it out and showing U+FFFD for it are both taken as whole."""
+        """The text is all of the twin.
+
+        What real frontends do with a cut last character is decided here and in `_ends` alone: leaving it out and
+        showing U+FFFD for it are both taken as whole.
+        """
         return self.differs_at is None and not self.over and self._length >= len(self._expected)
 
 

@@ -28,6 +28,7 @@ class TextIsExact(Invariant):
     slugs = frozenset({"lost", "doubled", "reordered", "foreign", "differs"})
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge each choice's text as far as it came."""
         for request in ledger.requests.values():
             twins = [(i, choice.twin) for i, choice in request.choices.items() if choice.twin is not None]
             self.tally.evaluated += bool(twins)
@@ -59,8 +60,10 @@ def _texts_beside(ledger: Ledger, request: Request) -> list[str]:
 
 
 class CountIsExact(Invariant):
-    """T2. With ignore_eos a whole answer has exactly max_tokens tokens and says so, and a second engine is asked for
-    what was left (documented: within max_tokens, migrated or not)."""
+    """T2. With ignore_eos a whole answer has exactly max_tokens tokens and says so.
+
+    A second engine is asked for what was left (documented: within max_tokens, migrated or not).
+    """
 
     id = "T2"
     sentence = (
@@ -71,6 +74,7 @@ class CountIsExact(Invariant):
     slugs = frozenset({"short", "long", "finish-reason", "wrong-remainder"})
 
     def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        """Judge what an engine was asked for."""
         if not isinstance(event, LogLine) or event.meaning != "begun" or event.id not in ledger.by_id:
             return
         position, left = event.fields.get("position"), event.fields.get("max_tokens")
@@ -89,6 +93,7 @@ class CountIsExact(Invariant):
             )
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge each choice's length and finish reason."""
         for request in ledger.requests.values():
             for index, choice in sorted(request.choices.items()):
                 yield from self._judge(ledger, request, index, choice)

@@ -183,7 +183,7 @@ async def answer(engine: Engine, context: Context, request: dict[str, Any]) -> l
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(worker, "log", lambda level, message, /, **fields: lines.append(message))
+    monkeypatch.setattr(worker, "log", lambda _level, message, /, **_fields: lines.append(message))
     return lines
 
 
@@ -261,13 +261,25 @@ def test_an_error_of_its_own_is_logged_and_raised(
 ) -> None:
     async def scene() -> None:
         engine = Engine(options())
-        monkeypatch.setattr(engine, "condemned", lambda job, position: 1 / 0)
+        monkeypatch.setattr(engine, "condemned", lambda _job, _position: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await answer(engine, Context("a"), asked(5))
         assert not engine.running
 
     asyncio.run(scene())
     assert logged[-1] == "Failed Request ID: a"
+
+
+def test_a_prompt_beyond_the_context_is_refused(
+    options: Options, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        monkeypatch.setattr("importlib.import_module", lambda _name: None)
+        with pytest.raises(ValueError, match="prompt of 11 tokens: expected 10 at most"):
+            await answer(Engine(options(context=10)), Context("a"), asked(5))
+
+    asyncio.run(scene())
+    assert logged == ["Decode Request ID: a", "Failed Request ID: a"]
 
 
 def test_tokens_never_come_closer_than_the_pace(options: Options, logged: list[str]) -> None:
@@ -287,7 +299,7 @@ def test_an_armed_file_condemns_once_and_from_its_position_on(
 
     async def scene() -> None:
         engine = Engine(worker.parse_arguments(["--model-path=m", "--pace-ms=0", f"--armed={tmp_path}"]))
-        monkeypatch.setattr(engine, "die", lambda job, position: deaths.append(position))
+        monkeypatch.setattr(engine, "die", lambda _job, position: deaths.append(position))
         (tmp_path / "a").write_text("3")
         await answer(engine, Context("b"), asked(6))
         await answer(engine, Context("a"), asked(6))

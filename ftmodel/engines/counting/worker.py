@@ -173,6 +173,13 @@ class Job:
         """Where something goes out; if no token is left, as after a migration behind the last one, then the finish."""
         return range(self.position, max(self.end, self.position + 1))
 
+    def check(self, context_tokens: int) -> None:
+        """Refuse a prompt that is too long: with a status 400, where the release has an exception for that."""
+        if self.prompt_tokens > context_tokens:
+            exceptions = importlib.import_module("dynamo.llm.exceptions")
+            refusal = getattr(exceptions, "InvalidArgument", ValueError)
+            raise refusal(f"prompt of {self.prompt_tokens} tokens: expected {context_tokens} at most")
+
     def items(self, position: int) -> Iterator[dict[str, Any]]:
         """What goes out at this position: for each choice one item with one token, or with none behind the end."""
         last = {"finish_reason": "length"} if position + 1 >= self.end else {}
@@ -283,6 +290,7 @@ class Engine:
         job.announce()
         pace_s = self.options.pace_ms / 1000
         try:
+            job.check(self.options.context)
             if not await call.turn():
                 return
             job.log("Started")
@@ -315,10 +323,10 @@ class Engine:
             return False
         path = f"{self.options.armed}/{job.request_id}"
         try:
-            with open(path, encoding="ascii") as file:
+            with open(path, encoding="ascii") as file:  # noqa: PTH123 - at every token; a Path costs twice
                 if position < int(file.read()):
                     return False
-            os.unlink(path)
+            os.unlink(path)  # noqa: PTH108 - likewise
         except (OSError, ValueError):  # there is none, or it is not fully written, or another incarnation was first
             return False
         return True
@@ -441,3 +449,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # the runtime's threads still hold Python objects, and may abort an interpreter that finalises

@@ -26,10 +26,18 @@ class Stream:
 
     def end(self) -> tuple[Item, ...]:
         """What is left when the body has ended: a line without its end is malformed."""
-        return (Item("malformed", self._rest.decode("utf-8", "replace")),) if self._rest.strip() else ()
+        rest = [Item("malformed", self._rest.decode("utf-8", "replace"))] if self._rest.strip() else []
+        return (*self._event_ends(), *rest)
+
+    def _event_ends(self) -> Iterator[Item]:
+        """An empty line ends an event: an error event that said nothing more is an error all the same."""
+        if self._error_next:
+            self._error_next = False
+            yield Item("error")
 
     def _line(self, line: bytes) -> Iterator[Item]:
         if not line:
+            yield from self._event_ends()
             return
         text = line.decode("utf-8", "replace")
         if text.startswith(":"):  # a comment: keeps the connection alive, or tells the error beside an event
@@ -64,22 +72,24 @@ def chunk(text: str, request_id: str) -> Iterator[Item]:
     if not isinstance(row, dict):
         yield Item("malformed", text)
         return
-    if "error" in row or ("choices" not in row and ("message" in row or "code" in row)):
+    if row.get("error") is not None or ("choices" not in row and ("message" in row or "code" in row)):
         yield Item("error", _error(row))
         return
     answer_id = str(row.get("id", ""))
-    foreign = answer_id if not answer_id.endswith(request_id) else ""
-    said = False
+    try:
+        said = tuple(_said(row, answer_id if not answer_id.endswith(request_id) else ""))
+    except (AttributeError, TypeError, ValueError):  # JSON, but of another shape
+        yield Item("malformed", text)
+        return
+    yield from said or (_EMPTY,)
+
+
+def _said(row: dict[str, Any], foreign: str) -> Iterator[Item]:
     for choice in row.get("choices") or ():
-        for item in _choice(choice, foreign):
-            said = True
-            yield item
+        yield from _choice(choice, foreign)
     usage = row.get("usage")
     if isinstance(usage, dict):
-        said = True
         yield Item("usage", count=int(usage.get("completion_tokens") or 0), answer_id=foreign)
-    if not said:
-        yield _EMPTY
 
 
 def _choice(choice: dict[str, Any], foreign: str) -> Iterator[Item]:
@@ -87,6 +97,8 @@ def _choice(choice: dict[str, Any], foreign: str) -> Iterator[Item]:
     part = choice.get("delta") or choice.get("message") or {}
     text = choice.get("text") or part.get("content")
     if text:
+        if not isinstance(text, str):
+            raise TypeError(text)
         yield Item("text", text, index, answer_id=foreign)
     reason = choice.get("finish_reason")
     if reason:

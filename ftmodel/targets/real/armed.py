@@ -57,8 +57,14 @@ class Orders:
         lowest = min(waiting, key=lambda step: waiting[step])
         file = self._folder / request_id
         standing = self._standing.get(request_id)
-        if standing == lowest or (standing is not None and not file.exists()):
+        if standing == lowest:
             return
+        if standing is not None:
+            try:
+                file.unlink()  # not just replaced: whoever removes the file, we or a worker, has it alone
+            except FileNotFoundError:
+                return
+            del self._standing[request_id]
         new = file.with_suffix(".new")
         new.write_text(str(waiting[lowest]))
         new.replace(file)

@@ -82,9 +82,9 @@ class LogFile:
             stamp_s = self._clock.of_wall(datetime.fromisoformat(str(row["time"])).timestamp())
         except (KeyError, ValueError):
             return read
-        if stamp_s > read.after_s + SKEW_S:
+        if not -SKEW_S <= stamp_s <= read.after_s + SKEW_S:  # before the example, or after the reading
             return read
-        return Interval(stamp_s - STAMP_S, min(stamp_s + STAMP_S, read.after_s))
+        return Interval(min(stamp_s, read.after_s) - STAMP_S, min(stamp_s + STAMP_S, read.after_s))
 
 
 def _fields(text: str) -> dict[str, Any]:
@@ -107,9 +107,10 @@ def _fits(pattern: Pattern, row: dict[str, Any]) -> bool:
 def _request_id(pattern: Pattern, row: dict[str, Any], message: str) -> str:
     if pattern.id_field is None:
         return ""
-    if pattern.id_field and pattern.id_field in row:
-        return str(row[pattern.id_field])
-    return message.partition(pattern.text)[2].split()[0] if message.partition(pattern.text)[2].split() else ""
+    if pattern.id_field:
+        return str(row.get(pattern.id_field, ""))
+    rest = message.partition(pattern.text)[2].split()
+    return rest[0] if rest else ""
 
 
 def _bare(value: Any) -> Any:

@@ -229,13 +229,13 @@ def body(step: Submit, model: str, key: str) -> dict[str, Any]:
     said: dict[str, Any] = (
         {"prompt": text} if step.api == "completion" else {"messages": [{"role": "user", "content": text}]}
     )
-    more = {"n": step.n} if step.n != 1 else {}
+    # Several choices at temperature 0 are refused: they could not differ.
+    more = {"n": step.n, "temperature": 1.0} if step.n != 1 else {"temperature": 0.0}
     return {
         "model": model,
         **said,
         "max_tokens": step.max_tokens,
         "stream": step.stream,
         "ignore_eos": True,
-        "temperature": 0.0,
         **more,
     }

@@ -1,0 +1,256 @@
+"""A small Dynamo cluster for the scripts beside this file: the standard library alone, run by Dynamo's own interpreter.
+
+Everything lives in a temporary folder and on loopback, and is gone when the `with` block ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import string
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+
+BOOT_BOUND_S = 60.0
+GENERATE = "generate"
+
+
+def main(title: str, trial: Callable[[bool], str]) -> None:
+    """Run `trial(with_fault)` several times; it returns what was wrong, or "". Exit 1 if that was seen, else 0."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--times", type=int, default=5, help="how often (default 5)")
+    parser.add_argument("--without-fault", action="store_true", help="leave the fault out: the control")
+    arguments = parser.parse_args()
+    seen = 0
+    for number in range(1, arguments.times + 1):
+        wrong = trial(not arguments.without_fault)
+        seen += bool(wrong)
+        print(f"{number}: {wrong or 'as promised'}", flush=True)
+    print(f"{'FAIL' if seen else 'PASS'} {title}: seen in {seen} of {arguments.times}")
+    sys.exit(1 if seen else 0)
+
+
+def make_model(folder: pathlib.Path) -> None:
+    """A tokenizer of single bytes (ids 0 to 255) and four-character words (256 to 4095), and a configuration."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {b: chr(b) for b in printable}
+    letters |= {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in letters)}
+    vocab = {letters[b]: b for b in range(256)}
+    abc = string.ascii_lowercase
+    vocab |= {letters[32] + abc[i // 676] + abc[i // 26 % 26] + abc[i % 26]: 256 + i for i in range(3840)}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    ends = {"<|begin|>": 4096, "<|end|>": 4097}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    files = {
+        "tokenizer.json": {
+            "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
+            "added_tokens": [{"id": i, "content": text, "special": True, **flags} for text, i in ends.items()],
+            "pre_tokenizer": level, "decoder": level,
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": []},
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>", "eos_token": "<|end|>",
+            "chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
+        },
+        "config.json": {
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 4098,
+            "max_position_embeddings": 16384, "bos_token_id": 4096, "eos_token_id": 4097,
+        },
+        "generation_config.json": {"bos_token_id": 4096, "eos_token_id": 4097},
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+
+
+def free_port() -> int:
+    """A free port below 32768, above which some releases refuse one."""
+    for port in range(20000 + os.getpid() % 5000, 32000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise RuntimeError("no free port")
+
+
+_given: set[int] = set()
+
+
+class Answer:
+    """A request under way, read line by line as it comes."""
+
+    def __init__(self, port: int, body: dict, path: str, timeout_s: float) -> None:
+        self.id = str(uuid.uuid4())
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+        headers = {"content-type": "application/json", "x-dynamo-request-id": self.id}
+        self.connection.request("POST", path, json.dumps(body), headers)
+
+    def open(self) -> int:
+        """Wait for the head of the answer: its status."""
+        self.response = self.connection.getresponse()
+        return self.response.status
+
+    def lines(self) -> Iterator[str]:
+        """The lines of the body, without empty ones."""
+        for raw in self.response:
+            if raw.strip():
+                yield raw.decode("utf-8", "replace").rstrip("\r\n")
+
+    def close(self) -> None:
+        """Close the socket, whatever is still to come."""
+        if self.connection.sock is not None:
+            with contextlib.suppress(OSError):  # the other side was first
+                self.connection.sock.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+
+class Cluster:
+    """A frontend and mocker workers over files and TCP."""
+
+    def __init__(self, workers: int = 2, migration_limit: int = 3, speedup: float = 1.0) -> None:
+        self.count, self.limit, self.speedup = workers, migration_limit, speedup
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.ports: dict[str, int] = {}
+
+    def __enter__(self) -> Cluster:
+        self._folder = tempfile.TemporaryDirectory(prefix="finding-", ignore_cleanup_errors=True)
+        self.folder = pathlib.Path(self._folder.name)
+        for name in ("kv", "home", "tmp"):
+            (self.folder / name).mkdir()
+        make_model(self.folder / "model")
+        try:
+            self._start("frontend", "dynamo.frontend", "--http-host", "127.0.0.1", "--router-mode", "round-robin",
+                        "--migration-limit", str(self.limit))  # fmt: skip
+            for number in range(1, self.count + 1):
+                self.start_worker(f"w{number}")
+            self.wait(lambda: len(self.listed()) == self.count and self.has_model(), "all workers listed")
+            self._serve_each()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._folder.cleanup()
+
+    def start_worker(self, title: str) -> None:
+        """Start a mocker."""
+        self._start(title, "dynamo.mocker", "--model-path", str(self.folder / "model"), "--model-name", "tiny",
+                    "--speedup-ratio", str(self.speedup))  # fmt: skip
+
+    def _start(self, title: str, module: str, *arguments: str) -> None:
+        port = self.ports[title] = free_port()
+        new = release() >= (1, 5)
+        env = {
+            "PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp"),
+            "DYN_DISCOVERY_BACKEND": "file", "DYN_FILE_KV": str(self.folder / "kv"), "DYN_REQUEST_PLANE": "tcp",
+            "DYN_TCP_RPC_HOST": "127.0.0.1", "DYN_TCP_RESPONSE_STREAM_HOST": "127.0.0.1" if new else "lo",
+            "DYN_SYSTEM_HOST": "127.0.0.1", "DYN_HEALTH_CHECK_ENABLED": "false", "DYN_LOGGING_JSONL": "1",
+            "DYN_LOG": "info,dynamo_runtime::pipeline::network=debug,dynamo_llm::migration=debug,dynamo_llm::mocker=info",
+            "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
+            **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
+            **({} if title == "frontend" else {"DYN_SYSTEM_PORT": str(port)}),
+        }  # fmt: skip
+        more = ["--http-port", str(port)] if title == "frontend" else []
+        with (self.folder / f"{title}.log").open("ab") as log:
+            self.processes[title] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments, *more], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env=env, cwd=self.folder, start_new_session=True,
+            )  # fmt: skip
+
+    def _serve_each(self) -> None:
+        """A worker counts as ready when it has answered."""
+        def served() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = self.send(max_tokens=1, stream=False)
+                answer.open()
+                answer.close()
+            return all(self.log(f"w{n}").count("request received") > 0 for n in range(1, self.count + 1))
+
+        self.wait(served, "every worker has answered")
+
+    def wait(self, condition: Callable[[], bool], what: str, bound_s: float = BOOT_BOUND_S) -> None:
+        """Wait for a condition. Raises TimeoutError."""
+        end_s = time.monotonic() + bound_s
+        while not condition():
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"not within {bound_s} s: {what}")
+            time.sleep(0.02)
+
+    def send(self, *, max_tokens: int, stream: bool = True, chat: bool = False, timeout_s: float = 60) -> Answer:
+        """Send a request; the answer is read by the caller."""
+        text = "say something\n"
+        said = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
+        body = {"model": "tiny", "max_tokens": max_tokens, "stream": stream, "ignore_eos": True, **said}
+        path = "/v1/chat/completions" if chat else "/v1/completions"
+        return Answer(self.ports["frontend"], body, path, timeout_s)
+
+    def holder(self, answer: Answer) -> str | None:
+        """The worker whose log says that it received this request."""
+        found = [title for title in self.processes if title != "frontend" and answer.id in self.log(title)]
+        return found[-1] if found else None
+
+    def kill(self, title: str) -> None:
+        """SIGKILL the worker's process group, and wait until it is gone."""
+        os.killpg(self.processes[title].pid, signal.SIGKILL)
+        self.processes[title].wait()
+
+    def stop(self, title: str) -> None:
+        """SIGTERM the worker."""
+        os.kill(self.processes[title].pid, signal.SIGTERM)
+
+    def get(self, title: str, path: str) -> str:
+        """A page of a process."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[title]}{path}", timeout=5) as page:
+            return page.read().decode()
+
+    def listed(self) -> list[int]:
+        """Instance ids on the frontend's list."""
+        try:
+            rows = json.loads(self.get("frontend", "/health")).get("instances") or []
+        except (OSError, ValueError):
+            return []
+        return [row["instance_id"] for row in rows if row["endpoint"] == GENERATE]
+
+    def has_model(self) -> bool:
+        """The model is on the frontend's list of models."""
+        try:
+            return bool(json.loads(self.get("frontend", "/v1/models"))["data"])
+        except (OSError, ValueError):
+            return False
+
+    def metric(self, title: str, name: str, *labels: str) -> float:
+        """The sum of a metric's series that bear all of these `key="value"` labels."""
+        lines = self.get(title, "/metrics").splitlines()
+        found = [ln for ln in lines if ln.split("{")[0].split(" ")[0] == name and all(label in ln for label in labels)]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    def log(self, title: str) -> str:
+        """A process's log so far."""
+        return (self.folder / f"{title}.log").read_text(errors="replace")
+
+
+def release() -> tuple[int, int]:
+    """(major, minor) of the ai-dynamo that runs this."""
+    from importlib.metadata import version
+
+    major, minor = version("ai-dynamo").split(".")[:2]
+    return int(major), int(minor)

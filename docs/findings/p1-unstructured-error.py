@@ -1,0 +1,26 @@
+"""P1/unstructured-error: when all workers have left, a request gets 404 with an empty body instead of an error.
+
+Two workers end by SIGTERM. The path of a model that was served a moment ago then answers 404 with nothing in it: no
+JSON error, unlike every other failure (500 and 503 carry {"message", "type", "code"}).
+"""
+
+from __future__ import annotations
+
+from cluster import Cluster, main
+
+
+def trial(with_fault: bool) -> str:
+    with Cluster(workers=2) as cluster:
+        if with_fault:
+            for title in ("w1", "w2"):
+                cluster.stop(title)
+            cluster.wait(lambda: not cluster.has_model(), "the model has left the list")
+        answer = cluster.send(max_tokens=2, stream=False, chat=True)
+        status = answer.open()
+        body = answer.response.read()
+        answer.close()
+        return f"status {status} with an empty body" if not body else ""
+
+
+if __name__ == "__main__":
+    main("P1/unstructured-error", trial)
