@@ -20,8 +20,8 @@ from ftmodel.steps import (
     StartWorker,
     Step,
     StopWorker,
-    Submit,
     Subject,
+    Submit,
     ThawWorker,
 )
 

@@ -40,25 +40,25 @@ Draws = SearchStrategy[Step]
 Kind = Callable[[Outline, Sequence[int]], Draws | None]
 
 PROMPT_CHARS = (40, 200, 1000, 4500)
-MAX_TOKENS = (50, 600, 8, 1, 2)
+MAX_TOKENS = (50, 50, 50, 50, 600, 600, 600, 8, 2, 1)
+"""Mostly short, so that an example is over soon; long enough often enough that a cancel must cut them short."""
 PATIENT_MAX_TOKENS = (*MAX_TOKENS, 3000)
 CLIENT_TIMEOUTS_MS = (1000, 100, 300)
 """1 s is the classic scenario's."""
 
 
 def submits(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
-    """A request: each API, streamed or not; long ones often enough that faults find them under way."""
+    """A request: each API, streamed or not; now, mostly."""
     lengths = PATIENT_MAX_TOKENS if outline.patience == "long" else MAX_TOKENS
-    weighted = [*lengths, 600, 600, 600, 600]
     return st.builds(
         Submit,
         name=st.just(f"r{outline.count + 1}"),
         api=st.sampled_from(("completion", "chat")),
         stream=st.sampled_from((True, True, False)),
         prompt_chars=st.sampled_from((40, 40, *PROMPT_CHARS)),
-        max_tokens=st.sampled_from(weighted),
+        max_tokens=st.sampled_from(lengths),
         n=st.sampled_from((1,) * 15 + (2,)),
-        at=_moments(outline, tokens=False),
+        at=st.sampled_from((st.just(Now()),) * 4 + (_moments(outline),)).flatmap(lambda strategy: strategy),
         skew_ms=st.sampled_from((0, 0, 0, *LADDER_MS)),
     )
 
@@ -68,7 +68,9 @@ def cancels(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     waiting = outline.uncancelled()
     if not waiting:
         return None
-    return st.sampled_from(waiting).flatmap(lambda submit: _cancel(outline, submit))
+    # Those that would go on for long first: there the abort is owed, not only allowed.
+    long = [submit for submit in waiting if submit.max_tokens >= 600]
+    return st.sampled_from([*long * 4, *waiting]).flatmap(lambda submit: _cancel(outline, submit))
 
 
 def _cancel(outline: Outline, submit: Submit) -> Draws:
@@ -163,30 +165,30 @@ KINDS: tuple[tuple[str, Kind], ...] = (
 
 
 def next_step(outline: Outline, mix: Mix, timeouts_ms: Sequence[int]) -> Draws:
-    """The next step, by the weights of the mix. A cluster without workers gets one back three times as often."""
+    """The next step, by the weights of the mix, bent so that the cluster is mostly alive."""
     choices: list[Draws] = []
     for weight_name, kind in KINDS:
         strategy = kind(outline, timeouts_ms)
         weight = getattr(mix, weight_name)
-        if weight_name == "start_worker" and outline.alive < 1:
-            weight *= 3
+        if outline.alive < 1 and weight_name == "start_worker":
+            weight *= 4
+        if outline.alive > 1 and weight_name in ("kill_worker", "stop_worker"):
+            weight *= 2
         if strategy is not None and weight > 0:
             choices.extend([strategy] * weight)
     return st.sampled_from(choices).flatmap(lambda strategy: strategy)
 
 
 def mixes() -> SearchStrategy[Mix]:
-    """The weights of one example: traffic alone first, then cancels, kills, and everything."""
-    return st.sampled_from(
-        (
-            Mix(start_worker=0, kill_worker=0, stop_worker=0, cancel=0, settle=1),
-            Mix(submit=8, cancel=4, start_worker=1, kill_worker=1, stop_worker=0, settle=1, heal=1),
-            Mix(submit=8, cancel=2, start_worker=2, kill_worker=2, stop_worker=1, settle=1, heal=1),
-            Mix(submit=9, cancel=2, start_worker=2, kill_worker=3, stop_worker=0, settle=1, heal=0),
-            Mix(submit=8, cancel=3, start_worker=1, kill_worker=0, stop_worker=2, settle=1, heal=1),
-            Mix(submit=8, cancel=2, start_worker=1, kill_worker=1, stop_worker=1, freeze_worker=2, settle=1, heal=1),
-        )
-    )
+    """The weights of one example: traffic alone first, then kills and cancels together, then what is rarer."""
+    both = Mix(submit=7, cancel=6, start_worker=3, kill_worker=2, stop_worker=0, settle=1, heal=1)
+    kills_most = Mix(submit=7, cancel=3, start_worker=4, kill_worker=4, stop_worker=0, settle=1, heal=1)
+    cancels_most = Mix(submit=7, cancel=8, start_worker=2, kill_worker=1, stop_worker=0, settle=1, heal=0)
+    drains = Mix(submit=7, cancel=4, start_worker=4, kill_worker=1, stop_worker=3, settle=1, heal=1)
+    freezing = Mix(submit=7, cancel=4, start_worker=2, kill_worker=1, stop_worker=0, freeze_worker=3, settle=1, heal=1)
+    plain = Mix(start_worker=0, kill_worker=0, stop_worker=0, cancel=0, settle=1)
+    faulty = (both, both, kills_most, cancels_most, drains, kills_most, both, freezing)
+    return st.sampled_from((plain, *faulty, *faulty, *faulty))
 
 
 def _fault(cls: type[KillWorker] | type[StopWorker], outline: Outline, timeouts_ms: Sequence[int]) -> Draws:
@@ -216,24 +218,24 @@ def _hits(outline: Outline) -> SearchStrategy[tuple[Subject, Anchor]]:
 
 def _of(submit: Submit, *, early: bool) -> SearchStrategy[Anchor]:
     """A moment of a request's life. Early: the long rest that an abort must cut short is still to come."""
+    name, last = submit.name, submit.max_tokens
     if not submit.stream:
-        return st.sampled_from((Sent(submit.name), Sent(submit.name), End(submit.name)))
-    last = submit.max_tokens
-    tokens = [k for k in (5, 17, 2, 1, 60, 150) if k < last]
-    edge = [k for k in (0, last - 1, last) if k >= 0]
-    picks = tokens * 3 + edge if early else tokens * 2 + edge + ([last // 2] if last > 2 else [])
-    moments: list[Anchor] = [Token(submit.name, k) for k in picks]
-    return st.sampled_from([*moments, Sent(submit.name), End(submit.name)])
+        return st.sampled_from((Sent(name), Sent(name), Sent(name), End(name)))
+    middle = [k for k in (5, 17, 2, 1, 40) if k < last]
+    edge = [0, last - 1, last] if last < 600 or not early else [0]
+    moments: list[Anchor] = [Token(name, k) for k in (*middle, *middle, *edge)]
+    return st.sampled_from([*moments, Sent(name), End(name)] if last < 600 else [*moments, Sent(name)])
 
 
-def _moments(outline: Outline, *, tokens: bool = True) -> SearchStrategy[Anchor]:
+def _moments(outline: Outline) -> SearchStrategy[Anchor]:
     """Now, mostly; or with or after something that the plan has."""
     choices: list[Anchor] = [Now(), Now(), Now(), *_after(outline)]
     for submit in list(reversed(outline.open.values()))[:3]:
         choices.append(Sent(submit.name))
-        if submit.stream and submit.max_tokens > 5:
-            choices += [Token(submit.name, k) for k in (5, 40, 150) if k < submit.max_tokens]
-        choices.append(End(submit.name))
+        if submit.stream:
+            choices += [Token(submit.name, k) for k in (5, 40) if k < submit.max_tokens]
+        if submit.max_tokens < 600:
+            choices.append(End(submit.name))
     return st.sampled_from(choices)
 
 

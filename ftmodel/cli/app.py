@@ -146,9 +146,7 @@ def list_(
 def main() -> None:
     """Run a command; turn what ftmodel raises into one clear message and an exit code."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        sys.exit(app(standalone_mode=False))  # the code of a typer.Exit comes back as the result
     except click.ClickException as wrong:
         wrong.show()
         sys.exit(WRONG_USE)

@@ -5,7 +5,8 @@ One law stands behind it, per worker and request id: begun = ended + aborted + (
 Who owns what. After a cancel that must abort: no end at all is A1/missing, an abort too late is A1/late, an ordinary
 end too late is A3/ran-on. Any other generation of a left request that never ends, and a gauge that goes on counting a
 request whose abort was logged, are A3/still-running; a gauge that had come down in between is R1's. Ends of requests
-that nobody left are A2's.
+that nobody left are A2's; but where the answer failed and its client was told, the failure is L2's or P1's, and the
+frontend may have cancelled what was left: that is no finding here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ftmodel.invariants.base import Finding, Invariant, read, said, when
 from ftmodel.invariants.duty import abort, cancel_duty
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.records import Generation, Incarnation, Request
+from ftmodel.invariants.requests import failure
 
 FOREIGN_ID_S = 30.0
 """A request that is none of the plan's (a readiness probe) is taken to be over after this time."""
@@ -111,10 +113,12 @@ class CancelAborts(Invariant):
             yield self.finding("no-kill", frontend, message, *map(_left, musts.values()))
 
     def _frontend_counter(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
-        """Each id is counted once: the counter lies in [must, must + may]."""
-        cancels = [r for r in ledger.requests.values() if r.closed is not None and r.sent.frontend == frontend]
+        """Each id is counted once: the counter lies in [must, must + may]. A broken connection may count too."""
+        mine = [request for request in ledger.requests.values() if request.sent.frontend == frontend]
+        cancels = [request for request in mine if request.closed is not None]
+        cuts = sum(request.ended is not None and request.ended.how == "cut" for request in mine)
         musts = sum(cancel_duty(ledger, request).value == "must" for request in cancels)
-        yield from self._counter(ledger, frontend, cancels, range(musts, len(cancels) + 1))
+        yield from self._counter(ledger, frontend, cancels, range(musts, len(cancels) + cuts + 1))
 
     def _worker_counter(self, ledger: Ledger, worker: Incarnation) -> Iterator[Finding]:
         """At least the aborts that it owes; at most each id that began there once.
@@ -224,7 +228,7 @@ class OnlyCancelAborts(Invariant):
 
 def _uncancelled(ledger: Ledger, request: Request, title: str, line: LogLine) -> bool:
     """True if nobody had left by then and the worker was not touched (a drain past its grace aborts too)."""
-    if ledger.touched_from_s(title) <= line.at.after_s:
+    if ledger.touched_from_s(title) <= line.at.after_s or failure(request) is not None:
         return False
     return line.at.surely_before(request.left_at)
 
@@ -296,7 +300,8 @@ class WorkStops(Invariant):
 def gauge_goes_on(ledger: Ledger, title: str) -> Sample | None:
     """The sample that shows this worker's running gauge above what can be open there since a cancel that must abort.
 
-    None if the gauge came down to what is open at any time after the cancel: what it counts later is not the cancel's.
+    None if the gauge came down to what surely was open at any time after the cancel: what it counts later is not the
+    cancel's.
     """
     key = ("gauge goes on", title)
     if key not in ledger.memo:
@@ -312,21 +317,36 @@ def _goes_on_after(ledger: Ledger, title: str, request: Request) -> Sample | Non
     if ledger.stalled(close.after_s, ledger.setting.bounds.abort_bound_s):
         return None
     for sample in ledger.processes[title].running:
-        if sample.at.after_s < close.before_s or ledger.touched_from_s(title) <= sample.at.after_s:
+        if sample.at.before_s < close.after_s or ledger.touched_from_s(title) <= sample.at.after_s:
             continue
-        if sample.values["running"] <= _others_open(ledger, title, sample, but=request):
+        running = sample.values["running"]
+        if running <= sum(_is_open(other, g, sample) for other, g in _beside(ledger, title, request)):
             return None
-        if sample.at.before_s > deadline:
-            return sample if sample.values["running"] > _others_open(ledger, title, sample) else None
+        if sample.at.before_s > deadline and running > _others_open(ledger, title, sample):
+            return sample
     return None
 
 
-def _others_open(ledger: Ledger, title: str, sample: Sample, but: Request | None = None) -> int:
+def _others_open(ledger: Ledger, title: str, sample: Sample) -> int:
     """How many ids can be open on this worker at the sample, by its log and by what the clients saw."""
-    return sum(
-        not (but is not None and id_ == but.sent.id) and _can_be_open(ledger, id_, generation, sample)
-        for id_, generation in ledger.served.get(title, {}).items()
-    )
+    generations = ledger.served.get(title, {}).items()
+    return sum(_can_be_open(ledger, id_, generation, sample) for id_, generation in generations)
+
+
+def _beside(ledger: Ledger, title: str, request: Request) -> Iterator[tuple[Request, Generation]]:
+    """The other requests of clients on this worker."""
+    for id_, generation in ledger.served.get(title, {}).items():
+        other = ledger.by_id.get(id_)
+        if other is not None and other is not request:
+            yield other, generation
+
+
+def _is_open(request: Request, generation: Generation, sample: Sample) -> bool:
+    """True if it surely ran there at the sample: begun before, and ended by nobody until after it."""
+    ends = [line.at for line in generation.ends + generation.finished]
+    ends += [request.over] if request.over else []
+    begun = bool(generation.begun) and generation.begun[-1].at.surely_before(sample.at)
+    return begun and all(sample.at.surely_before(end) for end in ends)
 
 
 def _can_be_open(ledger: Ledger, id_: str, generation: Generation, sample: Sample) -> bool:

@@ -4,7 +4,7 @@ Judged from what clients saw and from faults, all of them intervals on one clock
 of the intervals: a wrong must is a false alarm. A log of the tested system can turn may into must, never the reverse.
 All of it is computed at rest, when everything is known.
 
-The rule for completion rests on what Dynamo documents of migration (fault-tolerance/request-migration): with a limit
+The rule for completion rests on what is documented of migration (fault-tolerance/request-migration): with a limit
 above 0 and a healthy worker left, a request completes. The limit counts attempts, a frontend shuns a worker on which a
 request failed, and forgets whom it shuns at each change of its list and some seconds after the last.
 """
@@ -167,7 +167,8 @@ def given_up_early(ledger: Ledger, request: Request) -> bool:
     """From the logs: the frontend gave the request up with attempts left."""
     moves = ledger.moves.get(request.sent.id)
     migrates = ledger.setting.promise.recovery == "migrate"
-    return bool(migrates and moves and moves.given_up and len(moves.lines) < limit_of(ledger, request))
+    proven = {"migrating", "retrying"} <= set(ledger.setting.proven)  # or the lines that were counted may not be all
+    return bool(migrates and proven and moves and moves.given_up and len(moves.lines) < limit_of(ledger, request))
 
 
 # --- T and C ----------------------------------------------------------------------------------------------------
@@ -287,6 +288,8 @@ def abort(ledger: Ledger, request: Request, title: str) -> AbortDuty:
         return AbortDuty(value="may", why=f"{title} was touched")
     if ledger.touched_from_s(request.sent.frontend) <= close.after_s + bound_s:
         return AbortDuty(value="may", why="its frontend was touched")
+    if ledger.stalled(close.after_s - bound_s, bound_s):
+        return AbortDuty(value="may", why="the tester slept before the client left, and may not have read what came")
     if least_left_s(ledger, request) <= bound_s:
         return AbortDuty(value="may", why="it could have finished by itself")
     return AbortDuty(value="must", why=f"it had begun on {title} and had long to go")

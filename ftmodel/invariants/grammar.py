@@ -150,8 +150,9 @@ class Grammar(Invariant):
         if how != "eof":
             return None
         if request.status != 200:
-            bare = request.error is None
-            return ("unstructured-error", f"has status {request.status} without a JSON error") if bare else None
+            body = repr(request.malformed[:60]) if request.malformed else "empty"
+            words = f"has status {request.status}, its body is {body}, expected a JSON error"
+            return ("unstructured-error", words) if request.error is None else None
         if request.error is not None and request.sent.stream and "done" in promised and not request.dones:
             return "error-without-done", f"ends after an error without [DONE]: {request.error[:60]}"
         return None

@@ -34,6 +34,7 @@ from ftmodel.history import (
 from ftmodel.invariants.records import Choice, Generation, Incarnation, Moves, Request, View
 from ftmodel.invariants.texts import twin_of
 
+_ANSWERS: Final = frozenset({"response-begun", "received", "request-ended", "client-closed"})
 _ENGINE_MEANINGS: Final = frozenset({"begun", "ended", "aborted", "failed", "finished"})
 
 
@@ -69,7 +70,9 @@ class Ledger:
     # --- the fold -----------------------------------------------------------------------------------------------
 
     def belongs(self, event: Event) -> bool:
-        """False for what happened while the cluster was being closed."""
+        """False for what happened while the cluster was being closed, and for answers to what was never sent."""
+        if event.kind in _ANSWERS and event.request not in self.requests:  # type: ignore[union-attr]
+            return False
         rest = self.marks.get("rest")
         return rest is None or event.kind in ("mark", "left-over") or event.at.after_s <= rest.at.after_s
 
@@ -126,7 +129,7 @@ class Ledger:
                 case "error":
                     request.error = request.error or item.value or "error"
                 case "malformed":
-                    request.malformed += 1
+                    request.malformed = request.malformed or item.value
                 case _:
                     pass
 

@@ -51,7 +51,8 @@ class Request:
     dones: int = 0
     error: str | None = None
     """The message of the first error that the answer told."""
-    malformed: int = 0
+    malformed: str = ""
+    """The first line of the answer that could not be read."""
     ended: RequestEnded | None = None
     closed: ClientClosed | None = None
     closed_after_end: bool = False

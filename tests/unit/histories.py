@@ -150,10 +150,8 @@ class Ask:
     def whole(self, title: str, at_s: float) -> float:
         """Served by one worker from begin to end; returns the time of the end."""
         self.begin(title, at_s + 0.004)
-        if self.stream:
-            end_s = self.run(self.max_tokens, at_s + 0.010)
-        else:
-            end_s = at_s + 0.010 + self.max_tokens * PACE_S
+        begin_s = at_s + 0.010
+        end_s = self.run(self.max_tokens, begin_s) if self.stream else begin_s + self.max_tokens * PACE_S
         self.stop("ended", end_s - 0.001)
         return self.finish(end_s)
 
@@ -199,7 +197,9 @@ class Ask:
 class Story:
     """A cluster's story. `told` gives the events, in the order in which a tester would learn of them."""
 
-    def __init__(self, *, exact: bool = True, limit: int = 3, workers: int = 2, proven: tuple[str, ...] = PROVEN) -> None:
+    def __init__(
+        self, *, exact: bool = True, limit: int = 3, workers: int = 2, proven: tuple[str, ...] = PROVEN
+    ) -> None:
         self.exact = exact
         self.events: list[Event] = []
         self.lives: dict[str, Life] = {}
@@ -243,9 +243,7 @@ class Story:
         self.lines += 1
         self.push(LogLine(at=moment(at_s), title=title, meaning=meaning, id=id_, fields=fields, line=self.lines))
 
-    def start(
-        self, title: str, slot: int, at_s: float, role: Literal["frontend", "worker"] = "worker"
-    ) -> None:
+    def start(self, title: str, slot: int, at_s: float, role: Literal["frontend", "worker"] = "worker") -> None:
         """A process starts."""
         self.lives[title] = Life(title, role, at_s)
         self.push(Started(at=moment(at_s), title=title, role=role, slot=slot, pid=1000 + len(self.lives)))
@@ -286,22 +284,20 @@ class Story:
 
     def told(self, rest_s: float) -> list[Event]:
         """All events, with polls and samples up to the rest, and the closing after it."""
+        events = [*self.events, Mark(at=moment(rest_s), stage="rest"), Mark(at=moment(rest_s + 0.5), stage="closed")]
         for life in self.lives.values():
             at_s = life.from_s + 0.15
             while at_s < min(rest_s, life.until_s):
-                self.push(Sample(at=moment(at_s, 0.004), title=life.title, values=self._values(life, at_s)))
+                events.append(Sample(at=moment(at_s, 0.004), title=life.title, values=self._values(life, at_s)))
                 at_s += 0.5
+            if life.until_s == math.inf:
+                events.append(Exited(at=moment(rest_s + 0.3), title=life.title, code=None, signal=9))
         at_s = 0.1
         while at_s < rest_s:
             titles = (life.title for life in self.lives.values() if life.listed_s <= at_s < life.unlisted_s)
-            self.push(Listed(at=moment(at_s, 0.004), frontend=FRONTEND, titles=tuple(sorted(titles))))
+            events.append(Listed(at=moment(at_s, 0.004), frontend=FRONTEND, titles=tuple(sorted(titles))))
             at_s += 0.25
-        self.mark("rest", rest_s)
-        for life in self.lives.values():
-            if life.until_s == math.inf:
-                self.exit(life.title, rest_s + 0.3, unlisted_s=math.inf)
-        self.mark("closed", rest_s + 0.5)
-        return [self.setting, *sorted(self.events, key=lambda event: event.at.after_s)]
+        return [self.setting, *sorted(events, key=lambda event: event.at.after_s)]
 
     def _values(self, life: Life, at_s: float) -> dict[str, float]:
         if life.role == "frontend":

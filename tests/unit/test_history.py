@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from ftmodel import history
 from ftmodel.errors import StoreError
 from ftmodel.history import Event, History, Interval, Item, Mark, Received
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 # A tester must write down whatever came, half characters too.
 TEXTS = st.text(st.characters(codec=None), max_size=20)
@@ -100,7 +101,7 @@ def test_a_history_keeps_the_order_in_which_events_were_pushed() -> None:
     assert kept[-1] == marks[1]
 
 
-def test_a_line_that_no_field_of_is_known_is_not_needed_to_read_the_one_before(tmp_path: Path) -> None:
+def test_a_history_that_breaks_off_is_read_up_to_there(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     history.write([Mark(at=Interval(0, 1), stage="ready")], path)
     with path.open("a") as file:

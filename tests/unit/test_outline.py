@@ -6,6 +6,9 @@ import importlib
 import inspect
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ftmodel.outline import Outline
 from ftmodel.steps import (
     SLOTS,
@@ -23,8 +26,6 @@ from ftmodel.steps import (
     Submit,
     ThawWorker,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 rules: Any = importlib.import_module("ftmodel.strategies.rules")
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ftmodel import planfile
 from ftmodel.errors import PlanError
 from ftmodel.steps import (
@@ -20,8 +23,6 @@ from ftmodel.steps import (
     Subject,
     Submit,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 NAMES = st.one_of(st.sampled_from(("r1", "s1", "s2")), st.text(min_size=1, max_size=8))
 LEAST = {"name": "s1", "request": "r1", "worker": {"by": "slot", "slot": 1}, "slot": 1}
@@ -139,7 +140,12 @@ GOOD = step("submit", name="r1")
         (step("kill-worker", worker={"by": "slot", "slot": "x"}), "field worker.slot", "'x'", "valid integer"),
         (step("kill-worker", worker={"by": "holder", "slot": 1}), "field worker.slot", "unknown", "one of request, by"),
         (step("kill-worker", worker={"by": "holder"}), "field worker.request", "holder", "required"),
-        (step("kill-worker", worker={"by": "chance"}), "field worker.by", "'chance'", "one of slot, holder, not-holder"),
+        (
+            step("kill-worker", worker={"by": "chance"}),
+            "field worker.by",
+            "'chance'",
+            "one of slot, holder, not-holder",
+        ),
         (step("kill-worker", worker={"slot": 1}), "field worker.by", "None", "one of slot, holder, not-holder"),
         (step("kill-worker", worker=1), "field worker", "1", "an object with a field by"),
         (step("settle", at={"on": "later"}), "field at.on", "'later'", "one of now, sent, token, end, after"),

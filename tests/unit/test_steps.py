@@ -6,6 +6,9 @@ import dataclasses
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ftmodel.steps import (
     FAULTS,
     KINDS,
@@ -33,8 +36,6 @@ from ftmodel.steps import (
     Token,
     words,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 SAID = [
     (StartWorker(name="s1", slot=3), "start a worker in slot 3"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ftmodel import history, planfile, store
 from ftmodel.errors import StoreError
 from ftmodel.history import Interval, Mark

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ftmodel import engines, systems, topology
 from ftmodel.errors import TopologyError
 from ftmodel.steps import SLOTS

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ftmodel.systems import MetricRow
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+
+from ftmodel.systems import MetricRow
 
 
 def read(page: str, rows: tuple[MetricRow, ...]) -> dict[str, float]:

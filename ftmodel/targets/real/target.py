@@ -157,8 +157,10 @@ class RealTarget:
         """Wait until the worker is listed and has answered a request of ours through the frontend."""
         while life.alive and not await self._cluster.is_listed(life):
             await asyncio.sleep(REST_EVERY_S / 5)
+        pause_s = PROBE_EVERY_S / 5
         while life.alive and not life.answered:
-            await asyncio.gather(self._until_begun(self._probe()), asyncio.sleep(PROBE_EVERY_S / 5))
+            await asyncio.gather(self._until_begun(self._probe()), asyncio.sleep(pause_s))
+            pause_s = min(5 * PROBE_EVERY_S, 1.5 * pause_s)  # few probes, however long it takes
         if not life.alive and not life.hit:
             raise HarnessError(self._not_ready())
 
