@@ -51,6 +51,8 @@ def calibration(topology: str) -> Plan:
         at = Token(f"r{i}", 5) if stream else Sent(f"r{i}")
         steps.append(Cancel(name=f"c{i}", request=f"r{i}", at=at, skew_ms=100))
     steps += [
+        Submit(name="r0", api="chat", stream=False, max_tokens=600),
+        Cancel(name="c0", request="r0", how="timeout", at=Sent("r0"), skew_ms=300),
         Settle(name="s1"),
         Submit(name="r4", max_tokens=200),
         Submit(name="r5", max_tokens=200),

@@ -66,7 +66,7 @@ def replay(path: Path, options: Options, watcher: Watcher, *, times: int, on: To
     """Run a stored plan again, `times` times. Raises UsageError or HarnessError."""
     began_s = time.monotonic()
     plan = load_plan(path)
-    top = on or topology.find(plan.topology)
+    top = on or _topology_of(path, plan)
     kept = Run.create(options.store, "replay")
     examples = Examples(watcher)
     with Session([top], kept, python=options.python, cold_start=options.cold_start) as session:
@@ -87,6 +87,12 @@ def load_plan(path: Path) -> Plan:
     if path.is_dir():
         store.check_format(path)
     return planfile.load(path / "plan.json" if path.is_dir() else path)
+
+
+def _topology_of(path: Path, plan: Plan) -> Topology:
+    """The topology that lies beside the plan, or else the one that it names."""
+    beside = (path if path.is_dir() else path.parent) / "topology.toml"
+    return topology.find(str(beside) if beside.is_file() else plan.topology)
 
 
 def recheck(path: Path, watcher: Watcher) -> Verdict:

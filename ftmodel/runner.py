@@ -86,6 +86,7 @@ class Live:
         name: str,
         folder: Path,
         head: Plan,
+        topology: Topology,
         target: RealTarget,
         *,
         stepped: Callable[[Step], None],
@@ -95,6 +96,7 @@ class Live:
         self.name = name
         self.folder = folder
         self.head = head
+        self.topology = topology
         self.target = target
         self.steps: list[Step] = []
         self.failure: str = ""
@@ -140,7 +142,7 @@ def conclude(live: Live) -> Outcome:
     finally:
         live.target.close()
     events = list(live.target.history)
-    store.write_example(live.folder, live.plan, events)
+    store.write_example(live.folder, live.plan, live.topology, events)
     return _judged(live.name, live.folder, live.plan, events, live.failure, time.monotonic() - live.began_s)
 
 
@@ -158,7 +160,7 @@ def play(session: Session, topology: Topology, plan: Plan, proof: Proof, name: s
     """Run a whole plan on a fresh cluster. Raises StoreError."""
     folder = session.run.example(name)
     target = session.target(topology, plan, proof, folder / "logs")
-    live = Live(name, folder, plan, target, stepped=lambda _step: None, conclude=lambda _live: None)
+    live = Live(name, folder, plan, topology, target, stepped=lambda _step: None, conclude=lambda _live: None)
     try:
         for step in plan.steps:
             live.apply(step)
@@ -225,13 +227,14 @@ class Drawn:
         folder = self._session.run.example(name)
         target = self._session.target(topology, head, proof, folder / "logs")
         return Live(
-            name, folder, head, target, stepped=self._examples.watcher.stepped, conclude=self._conclude
+            name, folder, head, topology, target, stepped=self._examples.watcher.stepped, conclude=self._conclude
         )
 
     def _conclude(self, live: Live) -> None:
         if not live.steps:
             return
-        if live.head.patience == "short":
+        fixed = live.topology.http_port is not None or live.topology.system_port is not None
+        if live.head.patience == "short" or fixed:  # fixed ports bear one cluster at a time
             self._examples.add(conclude(live))
             return
         self._room.acquire()

@@ -14,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from ftmodel import history, planfile
+from ftmodel import history, planfile, topology
 from ftmodel.errors import StoreError
 from ftmodel.history import Event
 from ftmodel.steps import Plan
+from ftmodel.topology import Topology
 
 FORMAT: Final = 1
 """Version of the store's layout, told by env.json."""
@@ -99,9 +100,10 @@ def examples(path: Path) -> list[Path]:
     return found
 
 
-def write_example(folder: Path, plan: Plan, events: list[Event]) -> None:
-    """Write plan.json and history.jsonl. Raises StoreError."""
+def write_example(folder: Path, plan: Plan, top: Topology, events: list[Event]) -> None:
+    """Write plan.json, topology.toml and history.jsonl. Raises StoreError."""
     with _told(folder):
+        (folder / "topology.toml").write_text(topology.dump(top), encoding="utf-8")
         (folder / "plan.json").write_text(planfile.dump(plan), encoding="utf-8")
         history.write(events, folder / "history.jsonl")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,15 @@ def find(name: str) -> Topology:
     except (OSError, ValueError) as error:  # no TOML, or no text
         raise TopologyError(f"{path}: {error}: expected a TOML file") from None
     return _checked(path, raw)
+
+
+def dump(topology: Topology) -> str:
+    """The topology as the text of a TOML file that `find` reads. None leaves a key out."""
+    plain = {name: getattr(topology, name) for name in Topology.__dataclass_fields__ if name != "options"}
+    # JSON's strings, numbers and lists are TOML's too.
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items() if value is not None]
+    lines += ["", "[options]", *(f"{name} = {value}" for name, value in topology.options.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _checked(path: Path, raw: dict[str, Any]) -> Topology:

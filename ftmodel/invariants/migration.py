@@ -135,7 +135,7 @@ class LoggedMigration(Invariant):
 
     def _without(self, ledger: Ledger, request: Request) -> Iterator[Finding]:
         migrating = ledger.moves.get(request.sent.id, Moves()).migrating
-        if not migrating or not request.told_all or not self.proven(ledger, "begun"):
+        if not migrating or not request.whole or not self.proven(ledger, "begun"):
             return
         self.tally.evaluated += 1
         begun = [line for g in ledger.generations.get(request.sent.id, {}).values() for line in g.begun]

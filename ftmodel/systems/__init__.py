@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +189,8 @@ def find(name: str) -> System:
 
 
 def release(version: str) -> tuple[int, int]:
-    """(major, minor) of a version, e.g. (1, 4) of 1.4.2. Raises ValueError."""
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
+    """(major, minor) of a version, e.g. (1, 4) of 1.4.2 or 1.4rc1. Raises TopologyError."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None:
+        raise TopologyError(f"version {version!r}: expected one that begins with two numbers, e.g. 1.4.2")
+    return int(found[1]), int(found[2])

@@ -12,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; their helpers lie beside them
 
 from histories import BASES, PROVEN
-from mutations import MUTATIONS, Base, Mutation
+from mutations import MUTATIONS, Mutation
+from planting import Base
 
 from ftmodel.history import Event, Setting, read
 from ftmodel.invariants import INVARIANTS, judge

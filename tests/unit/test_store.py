@@ -52,7 +52,7 @@ def test_an_example_is_written_and_found_again(tmp_path: Path) -> None:
     for name in ("002", "001"):
         folder = run.example(name)
         assert (folder / "logs").is_dir()
-        store.write_example(folder, PLAN, EVENTS)
+        store.write_example(folder, PLAN, TOP, EVENTS)
     wanted = [run.folder / "examples" / name for name in ("001", "002")]
     for path in (tmp_path, run.folder, run.folder / "examples"):
         assert store.examples(path) == wanted
@@ -80,7 +80,7 @@ def test_where_no_example_lies_that_is_told(tmp_path: Path, where: str) -> None:
 @pytest.mark.parametrize("depth", [0, 2])
 def test_a_store_of_another_format_is_refused_for_the_run_and_for_its_examples(tmp_path: Path, depth: int) -> None:
     run = Run.create(tmp_path, "run")
-    store.write_example(run.example("001"), PLAN, EVENTS)
+    store.write_example(run.example("001"), PLAN, TOP, EVENTS)
     (run.folder / "env.json").write_text(json.dumps({"format": store.FORMAT + 1}))
     path = run.folder / "examples" / "001" if depth else run.folder
     with pytest.raises(StoreError) as told:
@@ -93,7 +93,7 @@ def test_a_store_of_another_format_is_refused_from_within_the_example_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run.create(tmp_path, "run")
-    store.write_example(run.example("001"), PLAN, EVENTS)
+    store.write_example(run.example("001"), PLAN, TOP, EVENTS)
     (run.folder / "env.json").write_text(json.dumps({"format": store.FORMAT + 1}))
     monkeypatch.chdir(run.folder / "examples" / "001")
     with pytest.raises(StoreError, match="store format"):
@@ -119,7 +119,7 @@ def test_a_disk_that_fills_up_while_an_example_is_written_is_told_once_and_clear
     folder = Run.create(tmp_path, "run").example("001")
     monkeypatch.setattr(Path, "write_text", refused(error))
     for write in (
-        lambda: store.write_example(folder, PLAN, EVENTS),
+        lambda: store.write_example(folder, PLAN, TOP, EVENTS),
         lambda: store.write_json(folder / "verdict.json", {}),
     ):
         with pytest.raises(StoreError, match="no space left on the device") as told:
@@ -134,7 +134,7 @@ def test_a_disk_that_fills_up_while_the_history_is_written_is_told_so(
     folder = Run.create(tmp_path, "run").example("001")
     monkeypatch.setattr(history, "write", refused(errno.ENOSPC))
     with pytest.raises(StoreError, match="no space left on the device"):
-        store.write_example(folder, PLAN, EVENTS)
+        store.write_example(folder, PLAN, TOP, EVENTS)
 
 
 def test_a_store_that_may_not_be_written_to_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
