@@ -121,17 +121,15 @@ class CancelAborts(Invariant):
         yield from self._counter(ledger, frontend, cancels, range(musts, len(cancels) + cuts + 1))
 
     def _worker_counter(self, ledger: Ledger, worker: Incarnation) -> Iterator[Finding]:
-        """At least the aborts that it owes; at most each id that began there once.
-
-        Not only the cancelled ones: 1.4.2 counts about one ordinary end in twenty, where the frontend closes the
-        stream before the worker does (measured).
-        """
+        """At least the aborts that it owes; at most each request that began there and was left, or failed, once."""
         if worker.touches or not worker.listed:
             return
         here = ledger.served.get(worker.title, {})
-        cancels = [r for r in ledger.requests.values() if r.closed is not None and r.sent.id in here]
+        begun = [request for request in ledger.requests.values() if request.sent.id in here]
+        cancels = [request for request in begun if request.closed is not None]
+        told = sum(request.closed is None and failure(request) is not None for request in begun)
         musts = sum(title == worker.title for _, title in must_aborts(ledger))
-        counts = range(musts, len(here) + 1)
+        counts = range(musts, len(cancels) + told + 1)
         if "begun" in ledger.setting.proven or counts.stop > 1:
             yield from self._counter(ledger, worker.title, cancels, counts, low="counter-low", high="counter-high")
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; their helpers lie beside them
 
 from histories import FRONTEND, PACE_S, Ask, Story, moment
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; their helpers lie beside them
-
 from histories import BASES, FRONTEND, Ask, Story, moment
 
 from ftmodel.errors import StoreError

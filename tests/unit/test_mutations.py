@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; their helpers lie beside them
-
 from histories import BASES, PROVEN
 from mutations import MUTATIONS, Mutation
 from planting import Base

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from ftmodel import history, planfile, store
+from ftmodel import history, planfile, store, topology
 from ftmodel.errors import StoreError
 from ftmodel.history import Interval, Mark
 from ftmodel.steps import Plan, Submit
 from ftmodel.store import Run
 
+TOP = topology.find("aggregated")
 PLAN = Plan(topology="aggregated", steps=(Submit(name="r1"),))
 EVENTS: list[history.Event] = [Mark(at=Interval(0, 1), stage="ready")]
 

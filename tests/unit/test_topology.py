@@ -106,3 +106,11 @@ def test_what_is_no_toml_is_told_to_be_none(tmp_path: Path, content: bytes) -> N
     with pytest.raises(TopologyError, match="expected a TOML file") as told:
         topology.find(str(path))
     assert str(told.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", topology.presets())
+def test_a_dumped_topology_is_found_again_as_it_was(name: str, tmp_path: Path) -> None:
+    top = topology.find(name)
+    path = tmp_path / "mine.toml"
+    path.write_text(topology.dump(top))
+    assert topology.find(str(path)) == top

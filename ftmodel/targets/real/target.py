@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ftmodel.bounds import Bounds
 from ftmodel.engines import Engine
 from ftmodel.errors import HarnessError
 from ftmodel.history import Answered, FaultMade, History, Interval, Mark, Setting, Stall, StepDone, StepVoid
@@ -495,7 +496,7 @@ class RealTarget:
         if self._plan.patience == "long":
             await asyncio.sleep(bounds.list_bound_s)
         await self._until_ended(self._clock.now() + bounds.end_bound_s)
-        await self._until_rest(bounds.rest_bound_s)
+        await self._until_rest(bounds)
         self._mark("rest")
         if self._failure is not None:
             raise HarnessError(str(self._failure))
@@ -527,15 +528,17 @@ class RealTarget:
                 return
             await asyncio.sleep(REST_EVERY_S)
 
-    async def _until_rest(self, bound_s: float) -> None:
-        """Sample until every gauge is back at zero, or the bound is over."""
-        end_s = self._clock.now() + bound_s
+    async def _until_rest(self, bounds: Bounds) -> None:
+        """Sample until every gauge is back at zero and every request has an end in its worker's log, or time is over."""
+        began_s = self._clock.now()
         while True:
             self._cluster.poll_logs()
             before_s = self._clock.now()
             sampled = await self._cluster.sample()
             raised = any(values.get(gauge) for values in sampled.values() for gauge in GAUGES)
-            if before_s > end_s or not raised:
+            unended = any(life.held for life in self._cluster.workers_alive() if not life.frozen)
+            owed = raised or (unended and before_s < began_s + bounds.abort_bound_s)
+            if before_s > began_s + bounds.rest_bound_s or not owed:
                 break
             await asyncio.sleep(REST_EVERY_S)
         await asyncio.sleep(2 * REST_EVERY_S)
