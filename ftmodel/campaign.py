@@ -103,7 +103,9 @@ def recheck(path: Path, watcher: Watcher) -> Verdict:
     return combine(
         examples.outcomes,
         seed=None,
-        system={"name": settings[0].system, "version": settings[0].version} if settings else {"name": "", "version": ""},
+        system={"name": settings[0].system, "version": settings[0].version}
+        if settings
+        else {"name": "", "version": ""},
         topologies=list(dict.fromkeys(o.plan.topology for o in examples.outcomes)),
         store=path,
     )

@@ -66,7 +66,10 @@ def _system() -> Check:
 def _files() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Check(
-        name="open files", ok=soft >= LEAST_FILES, found=f"{soft} (hard limit {hard})", remedy=f"ulimit -n {LEAST_FILES}"
+        name="open files",
+        ok=soft >= LEAST_FILES,
+        found=f"{soft} (hard limit {hard})",
+        remedy=f"ulimit -n {LEAST_FILES}",
     )
 
 
@@ -117,5 +120,3 @@ def _boot(session: Session, top: Topology, name: str) -> float:
         return time.monotonic() - before_s
     finally:
         target.close()
-
-

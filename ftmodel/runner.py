@@ -146,9 +146,7 @@ def conclude(live: Live) -> Outcome:
     return _judged(live.name, live.folder, live.plan, events, live.failure, time.monotonic() - live.began_s)
 
 
-def _judged(
-    name: str, folder: Path, plan: Plan, events: Sequence[Event], failure: str, seconds: float
-) -> Outcome:
+def _judged(name: str, folder: Path, plan: Plan, events: Sequence[Event], failure: str, seconds: float) -> Outcome:
     judgement = judge(events) if events and not failure else None
     setting = next((event for event in events if isinstance(event, Setting)), None)
     return Outcome(
@@ -211,6 +209,8 @@ class Drawn:
     def __call__(self, workers: int, patience: Patience, limit: int, mix: Mix) -> Live | None:
         """Open the next example with these drawn values, or None if there were enough."""
         self._raise_early()
+        if self._session.failure:
+            raise HarnessError(self._session.failure)
         late = self._until_s is not None and time.monotonic() > self._until_s
         if late or (self._count is not None and self._opened >= self._count):
             return None
@@ -270,4 +270,3 @@ def recheck(folders: Sequence[Path], watcher: Watcher) -> Examples:
         events = list(history.read(folder / "history.jsonl"))
         examples.add(_judged(folder.name, folder, plan, events, "", 0.0))
     return examples
-

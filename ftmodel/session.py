@@ -63,6 +63,8 @@ class Session:
         self.version = ""
         self.versions: dict[str, str | None] = {}
         self.release = (0, 0)
+        self.failure = ""
+        """Why no further example can be run, if so."""
         self.left_over: list[str] = []
         """What outlived its cluster: of the tester's own making, so the harness has failed."""
         self._root = scratch_root or Path(tempfile.gettempdir())
@@ -70,6 +72,7 @@ class Session:
 
     def __enter__(self) -> Self:
         self.loop = Loop()
+        self.ports = Ports()
         self.scratch = _scratch(self._root)
         try:
             self._open()
@@ -111,14 +114,18 @@ class Session:
         self.release = systems.release(found)
         self.system.dialect(self.release)
         self.warden.on_stall = self.loop.stalled
+        self.warden.on_death = self._bereaved
         self.ground = Ground(
             warden=self.warden,
             python=self.python,
             release=self.release,
-            ports=Ports(),
+            ports=self.ports,
             model=make_model(self.scratch / "model"),
             cold_start=self.cold_start,
         )
+
+    def _bereaved(self) -> None:
+        self.failure = f"the warden ended, and its clusters with it; see {self.warden.log}"
 
     def _close(self) -> None:
         try:
@@ -126,6 +133,7 @@ class Session:
                 self.loop.call(self.warden.close())
         finally:
             self.loop.close()
+            self.ports.close()
             self.left_over += [f"{left.command} ({left.pid})" for left in survivors(self.scratch)]
             sweep(self.scratch)
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -150,9 +158,7 @@ class Session:
             logs=logs,
         )
 
-    def _setting(
-        self, at: Interval, topology: Topology, engine: engines.Engine, plan: Plan, proof: Proof
-    ) -> Setting:
+    def _setting(self, at: Interval, topology: Topology, engine: engines.Engine, plan: Plan, proof: Proof) -> Setting:
         promises = self.promises(topology)
         return Setting(
             at=at,
@@ -190,5 +196,3 @@ def _scratch(root: Path) -> Path:
             " (sockets lie in it); try: TMPDIR=/tmp"
         )
     return folder
-
-

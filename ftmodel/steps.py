@@ -173,8 +173,11 @@ class Submit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """The client leaves. `close`: it closes the socket when the step fires; `timeout`: its own deadline does, which
-    runs from the sending, so the anchor is `Sent` and the skew is the timeout (1 s in the classic scenario)."""
+    """The client leaves.
+
+    `close`: it closes the socket when the step fires; `timeout`: its own deadline does, which runs from the sending, so
+    the anchor is `Sent` and the skew is the timeout (1 s in the classic scenario).
+    """
 
     name: str
     request: str

@@ -101,7 +101,9 @@ class ClusterMachine(RuleBasedStateMachine):
 
         What a topology does not admit is mended by the opener, never here: draws must not depend on whose turn it is.
         """
-        patience: SearchStrategy[Patience] = st.sampled_from(("short",) + ("short", "short", "short", "short", "long", "short") * 3)
+        patience: SearchStrategy[Patience] = st.sampled_from(
+            ("short",) + ("short", "short", "short", "short", "long", "short") * 3
+        )
         return st.tuples(
             st.sampled_from((2, *(3, 4, 2, 4, 3) * 3, 1)),
             patience,

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
 from ftmodel.outline import Outline
 from ftmodel.steps import (
     LADDER_MS,
@@ -33,8 +36,6 @@ from ftmodel.steps import (
     ThawWorker,
     Token,
 )
-from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
 
 Draws = SearchStrategy[Step]
 Kind = Callable[[Outline, Sequence[int]], Draws | None]
@@ -191,7 +192,7 @@ def mixes() -> SearchStrategy[Mix]:
     return st.sampled_from((plain, *faulty, *faulty, *faulty))
 
 
-def _fault(cls: type[KillWorker] | type[StopWorker], outline: Outline, timeouts_ms: Sequence[int]) -> Draws:
+def _fault(cls: type[KillWorker | StopWorker], outline: Outline, timeouts_ms: Sequence[int]) -> Draws:
     return _hits(outline).flatmap(
         lambda hit: st.builds(
             cls,

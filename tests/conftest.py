@@ -32,7 +32,9 @@ def sut_python() -> Path:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["forked", "cold"])
-def session(request: pytest.FixtureRequest, sut_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def session(
+    request: pytest.FixtureRequest, sut_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Session]:
     """A session whose processes are forked, and one whose processes are started anew."""
     run = Run.create(tmp_path_factory.mktemp("store"), "contract")
     tops = [topology.find("aggregated"), topology.find("counting")]

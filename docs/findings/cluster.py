@@ -21,20 +21,31 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
 BOOT_BOUND_S = 60.0
 GENERATE = "generate"
+BYTE_WORKER = pathlib.Path(__file__).with_name("byte_worker.py")
 
 
 def main(title: str, trial: Callable[[bool], str]) -> None:
-    """Run `trial(with_fault)` several times; it returns what was wrong, or "". Exit 1 if that was seen, else 0."""
+    """Run `trial(with_fault)` several times; it returns what was wrong, or "".
+
+    Exit 1 if that was seen, 0 if not, 2 if a trial could not be held.
+    """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--times", type=int, default=5, help="how often (default 5)")
     parser.add_argument("--without-fault", action="store_true", help="leave the fault out: the control")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that clusters are taken down
     seen = 0
     for number in range(1, arguments.times + 1):
-        wrong = trial(not arguments.without_fault)
+        try:
+            wrong = trial(not arguments.without_fault)
+        except Exception as error:  # noqa: BLE001
+            print(f"{number}: no trial: {error!r}", flush=True)
+            sys.exit(2)
         seen += bool(wrong)
         print(f"{number}: {wrong or 'as promised'}", flush=True)
     print(f"{'FAIL' if seen else 'PASS'} {title}: seen in {seen} of {arguments.times}")
@@ -90,6 +101,19 @@ def free_port() -> int:
 _given: set[int] = set()
 
 
+@dataclass
+class Whole:
+    """All that a client was told."""
+
+    status: int
+    text: str = ""
+    finishes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    dones: int = 0
+    cut: str = ""
+    """How the connection broke, if it did."""
+
+
 class Answer:
     """A request under way, read line by line as it comes."""
 
@@ -105,10 +129,36 @@ class Answer:
         return self.response.status
 
     def lines(self) -> Iterator[str]:
-        """The lines of the body, without empty ones."""
-        for raw in self.response:
-            if raw.strip():
-                yield raw.decode("utf-8", "replace").rstrip("\r\n")
+        """The lines of the body, without empty ones. Raises HTTPException or OSError if the connection breaks."""
+        rest = b""
+        while piece := self.response.read1():
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from (line.decode("utf-8", "replace").rstrip("\r") for line in whole if line.strip())
+
+    def read(self) -> Whole:
+        """Read a streamed answer to its end and close it."""
+        whole = Whole(self.open())
+        try:
+            for line in self.lines():
+                self._take(line, whole)
+        except (OSError, http.client.HTTPException) as error:
+            whole.cut = repr(error)
+        self.close()
+        return whole
+
+    def _take(self, line: str, whole: Whole) -> None:
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            whole.dones += 1
+        elif line.startswith((":", "event:")):
+            whole.errors += [line] if "error" in line else []
+        else:
+            chunk = json.loads(data)
+            if "choices" not in chunk:
+                whole.errors.append(data)
+            for choice in chunk.get("choices", ()):
+                whole.text += choice.get("text") or ""
+                whole.finishes += [choice["finish_reason"]] if choice.get("finish_reason") else []
 
     def close(self) -> None:
         """Close the socket, whatever is still to come."""
@@ -119,22 +169,30 @@ class Answer:
 
 
 class Cluster:
-    """A frontend and mocker workers over files and TCP."""
+    """A frontend and workers over files and TCP: mockers, or workers that emit the bytes of `text`."""
 
-    def __init__(self, workers: int = 2, migration_limit: int = 3, speedup: float = 1.0) -> None:
+    def __init__(
+        self,
+        workers: int = 2,
+        migration_limit: int = 3,
+        speedup: float = 1.0,
+        engine: Literal["mocker", "bytes"] = "mocker",
+        text: str = "",
+    ) -> None:
         self.count, self.limit, self.speedup = workers, migration_limit, speedup
+        self.engine, self.text = engine, text
         self.processes: dict[str, subprocess.Popen] = {}
         self.ports: dict[str, int] = {}
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="finding-", ignore_cleanup_errors=True)
         self.folder = pathlib.Path(self._folder.name)
         for name in ("kv", "home", "tmp"):
             (self.folder / name).mkdir()
         make_model(self.folder / "model")
         try:
-            self._start("frontend", "dynamo.frontend", "--http-host", "127.0.0.1", "--router-mode", "round-robin",
-                        "--migration-limit", str(self.limit))  # fmt: skip
+            self._start("frontend", "-m", "dynamo.frontend", "--http-host", "127.0.0.1",
+                        "--router-mode", "round-robin", "--migration-limit", str(self.limit))  # fmt: skip
             for number in range(1, self.count + 1):
                 self.start_worker(f"w{number}")
             self.wait(lambda: len(self.listed()) == self.count and self.has_model(), "all workers listed")
@@ -152,11 +210,20 @@ class Cluster:
         self._folder.cleanup()
 
     def start_worker(self, title: str) -> None:
-        """Start a mocker."""
-        self._start(title, "dynamo.mocker", "--model-path", str(self.folder / "model"), "--model-name", "tiny",
-                    "--speedup-ratio", str(self.speedup))  # fmt: skip
+        """Start a worker."""
+        model = str(self.folder / "model")
+        if self.engine == "bytes":
+            self._start(title, str(BYTE_WORKER), model, self.text, str(self.folder / "death"))
+        else:
+            self._start(title, "-m", "dynamo.mocker", "--model-path", model, "--model-name", "tiny",
+                        "--speedup-ratio", str(self.speedup))  # fmt: skip
 
-    def _start(self, title: str, module: str, *arguments: str) -> None:
+    def order_death(self, position: int) -> None:
+        """The first byte worker that comes to this position of its text kills itself (see byte_worker.py)."""
+        (self.folder / "ordered").write_text(str(position))
+        (self.folder / "ordered").rename(self.folder / "death")
+
+    def _start(self, title: str, *arguments: str) -> None:
         port = self.ports[title] = free_port()
         new = release() >= (1, 5)
         env = {
@@ -172,12 +239,13 @@ class Cluster:
         more = ["--http-port", str(port)] if title == "frontend" else []
         with (self.folder / f"{title}.log").open("ab") as log:
             self.processes[title] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, *more], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                [sys.executable, *arguments, *more], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 env=env, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
 
     def _serve_each(self) -> None:
         """A worker counts as ready when it has answered."""
+
         def served() -> bool:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 answer = self.send(max_tokens=1, stream=False)

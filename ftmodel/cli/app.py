@@ -161,7 +161,7 @@ def main() -> None:
         sys.exit(EXIT_CODES["unknown"])
 
 
-def _conclude(console: Console, verdict: Verdict, as_json: bool) -> None:  # noqa: FBT001 - a flag of the command line
+def _conclude(console: Console, verdict: Verdict, as_json: bool) -> None:
     for number, found in enumerate(verdict.violations, start=1):
         show.violation(console, found, number)
     show.summary(console, verdict)
@@ -170,7 +170,7 @@ def _conclude(console: Console, verdict: Verdict, as_json: bool) -> None:  # noq
     raise typer.Exit(verdict.exit_code)
 
 
-def _console(as_json: bool) -> Console:  # noqa: FBT001 - a flag of the command line
+def _console(as_json: bool) -> Console:
     """Where people read: stdout, or stderr if stdout is for the machine."""
     return Console(stderr=as_json)
 
@@ -188,5 +188,3 @@ def _seconds(text: str) -> float:
     if found is None:
         raise UsageError(f"--for {text!r}: expected a number and s, m or h; try: --for 10m")
     return float(found[1]) * _UNITS_S[found[2]]
-
-

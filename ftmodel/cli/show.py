@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -41,7 +41,7 @@ class Shown:
         )
         self._task = self._progress.add_task("starting", total=total, of=total or "?", counts="")
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -102,7 +102,9 @@ def violation(console: Console, found: Violation, number: int) -> None:
     for line in finding.evidence:
         console.print(f"    {escape(line)}", highlight=False, soft_wrap=True)
     console.print(f"\nin   {escape(str(outcome.folder))}", highlight=False, soft_wrap=True)
-    console.print(f"next [cyan]ftmodel replay {escape(str(outcome.folder))} --times 10[/]\n", highlight=False, soft_wrap=True)
+    console.print(
+        f"next [cyan]ftmodel replay {escape(str(outcome.folder))} --times 10[/]\n", highlight=False, soft_wrap=True
+    )
 
 
 def summary(console: Console, verdict: Verdict) -> None:

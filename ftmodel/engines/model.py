@@ -52,7 +52,15 @@ def _files() -> dict[str, Any]:
     vocabulary = {letters[byte]: byte for byte in range(BYTES)}
     vocabulary |= {space + word(i)[1:]: i for i in range(BYTES, VOCABULARY)}
     special = [
-        {"id": i, "content": text, "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        {
+            "id": i,
+            "content": text,
+            "special": True,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+        }
         for i, text in ((BEGIN_ID, "<|begin|>"), (END_ID, "<|end|>"))
     ]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}

@@ -25,7 +25,16 @@ BOOT_BOUND_S = 60.0
 
 @pytest.fixture
 def running(sut_python: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "ftmodel", "run", "--sut-python", str(sut_python), "--store", str(tmp_path / "store")]
+    command = [
+        sys.executable,
+        "-m",
+        "ftmodel",
+        "run",
+        "--sut-python",
+        str(sut_python),
+        "--store",
+        str(tmp_path / "store"),
+    ]
     env = {**os.environ, "TMPDIR": tempfile.gettempdir()}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     try:
@@ -72,7 +81,7 @@ def _listening() -> set[int]:
 
 
 def _scratch() -> set[Path]:
-    shared = Path("/dev/shm")  # noqa: S108 - looked at, not written to
+    shared = Path("/dev/shm")
     return {*Path(tempfile.gettempdir()).glob("ftm-*"), *(shared.iterdir() if shared.is_dir() else ())}
 
 

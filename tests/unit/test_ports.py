@@ -19,18 +19,24 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_no_port_is_given_out_twice_before_it_was_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def given() -> Iterator[Ports]:
+    """Ports of one tester."""
+    opened = Ports()
+    yield opened
+    opened.close()
+
+
+def test_no_port_is_given_out_twice_before_it_was_given_back(given: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
     offers = iter([12000, 12000, 12001, 12000])
     monkeypatch.setattr(ports.random, "randint", lambda _first, _last: next(offers))
     monkeypatch.setattr(ports, "is_free", lambda _port: True)
-    given = Ports()
     assert [given.take(), given.take()] == [12000, 12001]
     given.give_back(12000)
     assert given.take() == 12000
 
 
-def test_a_port_is_free_and_fits_a_signed_number_of_16_bits() -> None:
-    given = Ports()
+def test_a_port_is_free_and_fits_a_signed_number_of_16_bits(given: Ports) -> None:
     for port in (given.take() for _ in range(20)):
         assert FIRST <= port <= LAST < 1 << 15
         assert is_free(port)
@@ -45,8 +51,7 @@ def test_a_port_on_which_somebody_listens_at_every_address_is_not_free() -> None
         assert not is_free(server.getsockname()[1])
 
 
-def test_a_wanted_port_is_given_if_it_is_free() -> None:
-    given = Ports()
+def test_a_wanted_port_is_given_if_it_is_free(given: Ports) -> None:
     port = given.take()
     given.give_back(port)
     assert given.take(port) == port
@@ -57,8 +62,7 @@ def test_a_wanted_port_that_is_taken_is_told_with_how_to_see_by_whom(taken: int)
         Ports().take(taken)
 
 
-def test_a_wanted_port_that_is_out_is_refused() -> None:
-    given = Ports()
+def test_a_wanted_port_that_is_out_is_refused(given: Ports) -> None:
     with pytest.raises(HarnessError, match="taken"):
         given.take(given.take())
 
@@ -71,3 +75,13 @@ def test_that_no_port_is_free_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_port_that_is_not_out_may_be_given_back() -> None:
     Ports().give_back(12000)
+
+
+def test_two_testers_are_never_given_the_same_port(given: Ports) -> None:
+    port = given.take()
+    other = Ports()
+    with pytest.raises(HarnessError, match=f"port {port}: taken"):
+        other.take(port)
+    given.give_back(port)
+    assert other.take(port) == port
+    other.close()

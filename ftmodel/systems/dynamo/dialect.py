@@ -12,11 +12,15 @@ _HANDLER: Final = "push_handler"
 _COMMON: Final = (
     Pattern(role="worker", meaning="arrived", text="request received", target=_HANDLER, keep=("instance_id",)),
     Pattern(role="worker", meaning="finished", text="request completed", target=_HANDLER),
-    Pattern(role="frontend", meaning="kill", text="issued control message", id_field=None, where={"control_msg": "Kill"}),
+    Pattern(
+        role="frontend", meaning="kill", text="issued control message", id_field=None, where={"control_msg": "Kill"}
+    ),
     Pattern(role="frontend", meaning="client-gone", text="closed unexpectedly; issuing cancellation", id_field=None),
     Pattern(role="frontend", meaning="selected", text="Selected worker", keep=("worker_id",)),
     Pattern(role="frontend", meaning="migrating", text="Stream disconnected, recreating stream", keep=("error",)),
-    Pattern(role="frontend", meaning="retrying", text="Creating new stream, retrying", target=_MIGRATION, keep=("error",)),
+    Pattern(
+        role="frontend", meaning="retrying", text="Creating new stream, retrying", target=_MIGRATION, keep=("error",)
+    ),
     Pattern(role="frontend", meaning="given-up", text="Migration limit exhausted", keep=("error",)),
     Pattern(role="frontend", meaning="given-up", text="Cannot recreate stream", keep=("error",)),
     Pattern(role="any", meaning="panic", text="panicked at", id_field=None),

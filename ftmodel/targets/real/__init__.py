@@ -1,0 +1,1 @@
+"""The target `real`: processes, owned by a warden."""

@@ -52,8 +52,6 @@ class Incarnation:
     """Its identity on the frontend's list, once known."""
     answered: bool = False
     frozen: bool = False
-    stopped: bool = False
-    """It was asked to stop."""
     hit: bool = False
     """Some fault hit it."""
     held: set[str] = field(default_factory=set)
@@ -61,6 +59,7 @@ class Incarnation:
 
     @property
     def alive(self) -> bool:
+        """True until its end was reported."""
         return self.process.alive
 
 
@@ -109,8 +108,8 @@ class Cluster:
         self.frontend: Incarnation | None = None
         self.holders: dict[str, list[str]] = {}
         """Titles of the incarnations that began a request id, in order."""
-        self.begun = asyncio.Condition()
-        """Notified whenever a worker's log told that it began a request."""
+        self.last_words: dict[str, list[LogLine]] = {}
+        """By title: what a worker said before it died at a token by order."""
         self.client = httpx.AsyncClient(
             timeout=httpx.Timeout(ASK_BOUND_S), limits=httpx.Limits(max_connections=None), trust_env=False
         )
@@ -145,9 +144,7 @@ class Cluster:
         place = Place(
             python=self.ground.python, scratch=self.folder, model=self.ground.model, http_port=port, system_port=port
         )
-        command = self.system.launch(
-            role, self.topology, self.engine, place, self.migration_limit, self.ground.release
-        )
+        command = self.system.launch(role, self.topology, self.engine, place, self.migration_limit, self.ground.release)
         before_s = self.clock.now()
         process = await self.ground.warden.spawn(self._launch(title, command))
         life = Incarnation(
@@ -198,9 +195,7 @@ class Cluster:
         self.ground.ports.give_back(life.port)
 
     def _exited(self, life: Incarnation, exit_: Exit) -> Exited:
-        return Exited(
-            at=self.clock.of_monotonic(exit_.at), title=life.title, code=exit_.code, signal=exit_.signal
-        )
+        return Exited(at=self.clock.of_monotonic(exit_.at), title=life.title, code=exit_.code, signal=exit_.signal)
 
     # -- who is there
 
@@ -271,14 +266,14 @@ class Cluster:
         if line.meaning == "begun":
             life.held.add(line.id)
             self.holders.setdefault(line.id, []).append(life.title)
+        elif line.meaning == "armed-death":
+            self.last_words.setdefault(life.title, []).append(line)
         elif line.meaning in ("ended", "aborted", "failed", "finished"):
             life.held.discard(line.id)
 
     async def _follow_logs(self) -> None:
         while True:
             self.poll_logs()
-            async with self.begun:
-                self.begun.notify_all()
             await asyncio.sleep(POLL_S)
 
     async def _follow_lists(self) -> None:

@@ -27,28 +27,52 @@ def is_free(port: int) -> bool:
 
 
 class Ports:
-    """Gives out ports; none twice before it was given back."""
+    """Gives out ports; none twice before it was given back, not even by another ftmodel on this machine."""
 
     def __init__(self) -> None:
-        self._out: set[int] = set()
+        self._claims: dict[int, socket.socket] = {}
 
     def take(self, wanted: int | None = None) -> int:
         """A free port, or the wanted one. Raises HarnessError if it is taken, or if none was found free."""
         if wanted is not None:
-            if wanted in self._out or not is_free(wanted):
+            if not self._claim(wanted):
                 raise HarnessError(
                     f"port {wanted}: taken by another process, expected a free one;"
                     f" try: ss -ltnp 'sport = :{wanted}', or leave the port out of the topology"
                 )
-            self._out.add(wanted)
             return wanted
         for _ in range(TRIES):
             port = random.randint(FIRST, LAST)  # noqa: S311 - not for secrets, and no part of any plan
-            if port not in self._out and is_free(port):
-                self._out.add(port)
+            if self._claim(port):
                 return port
         raise HarnessError(f"no free port between {FIRST} and {LAST} after {TRIES} tries; try: ss -ltn")
 
     def give_back(self, port: int) -> None:
         """The port is no longer used."""
-        self._out.discard(port)
+        claim = self._claims.pop(port, None)
+        if claim is not None:
+            claim.close()
+
+    def close(self) -> None:
+        """Give everything back."""
+        for port in list(self._claims):
+            self.give_back(port)
+
+    def _claim(self, port: int) -> bool:
+        """Take the name that stands for the port among all testers: a process listens on it only a while later.
+
+        The name is an abstract socket's: it leaves no file, and goes with the process that holds it.
+        """
+        if port in self._claims:
+            return False
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0ftmodel-port-{port}")
+        except OSError:
+            claim.close()
+            return False
+        if not is_free(port):
+            claim.close()
+            return False
+        self._claims[port] = claim
+        return True

@@ -223,7 +223,7 @@ class Warden:
         process: Process = await self._ask({"op": "spawn", **order}, launch)
         return process
 
-    async def signal(self, process: Process, signum: int, group: bool = True) -> Interval:  # noqa: FBT001, FBT002
+    async def signal(self, process: Process, signum: int, group: bool = True) -> Interval:
         """Send a signal to the process, and to the group that it leads: when it was sent. Raises ProcessGoneError."""
         if not process.alive:
             raise ProcessGoneError(f"{process.title} ({process.pid}) is gone")

@@ -178,7 +178,11 @@ class Clients:
             if step.stream and response.status_code == httpx.codes.OK:
                 await self._read_stream(request, response)
             else:
-                self._take(request, heard_s, tuple(answers.chunk((await response.aread()).decode("utf-8", "replace"), request.id)))
+                self._take(
+                    request,
+                    heard_s,
+                    tuple(answers.chunk((await response.aread()).decode("utf-8", "replace"), request.id)),
+                )
             # From here on the client has seen the body's end: a cancel that comes now changes nothing.
             request.whole = True
             self._ended(request, self._clock.since(request.heard_s), "eof", "")

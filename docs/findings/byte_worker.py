@@ -1,0 +1,102 @@
+"""A minimal Dynamo worker (1.4 to 1.6) that emits the UTF-8 bytes of a fixed text, one token a byte, 5 ms apart.
+
+Token ids 0 to 255 of the model directory are the bytes. The position in the text is the number of tokens behind the
+last newline of the prompt, so a request that Dynamo moves here, sent as prompt plus what was generated so far, goes on
+where it was. `cluster.py` starts it:
+
+    python byte_worker.py MODEL_DIRECTORY TEXT DEATH_FILE
+
+If DEATH_FILE exists and holds a position, the first worker that comes to it removes the file and kills its own process
+group with SIGKILL: before the token of that position, or after the last one, where the position is max_tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+
+from dynamo.llm import ModelInput, ModelType, WorkerType, register_model
+from dynamo.runtime import DistributedRuntime
+from dynamo.runtime.logging import configure_dynamo_logging
+
+NEWLINE = 10
+PACE_S = 0.005
+
+
+def position_of(token_ids: list[int]) -> int:
+    """The number of tokens behind the last newline."""
+    return len(list(itertools.takewhile(lambda token: token != NEWLINE, reversed(token_ids))))
+
+
+class Worker:
+    """The endpoint's handler."""
+
+    def __init__(self, text: bytes, death: pathlib.Path) -> None:
+        self.text, self.death = text, death
+
+    async def generate(self, request: dict, context: object) -> AsyncIterator[dict]:
+        """Emit what is left of the text, within max_tokens. A context that is stopped ends it."""
+        at = position_of(request["token_ids"])
+        left = request["stop_conditions"]["max_tokens"]
+        end = at + left
+        say("begun", context.id(), position=at, max_tokens=left)
+        while not context.is_stopped():
+            await asyncio.sleep(PACE_S)
+            self.die_if_ordered(at)
+            if at < end:
+                token = self.text[at % len(self.text)]
+                at += 1
+                yield {"token_ids": [token], **({"finish_reason": "length"} if at == end else {})}
+            elif not left:
+                yield {"token_ids": [], "finish_reason": "length"}
+            if at >= end:
+                await asyncio.sleep(PACE_S)  # the last token goes out
+                self.die_if_ordered(end)
+                say("ended", context.id(), tokens=left)
+                return
+        say("aborted", context.id())
+
+    def die_if_ordered(self, position: int) -> None:
+        """Die if the file says so and no other worker was first."""
+        try:
+            if position != int(self.death.read_text()):
+                return
+            self.death.unlink()
+        except (OSError, ValueError):
+            return
+        say("dies", "", position=position)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def say(what: str, request_id: str, **fields: int) -> None:
+    """A line of the log."""
+    os.write(
+        1, json.dumps({"byte_worker": what, "request_id": request_id, "time": time.time(), **fields}).encode() + b"\n"
+    )
+
+
+async def main(model: str, text: str, death: str) -> None:
+    """Register, and serve until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    runtime = DistributedRuntime(loop, os.environ["DYN_DISCOVERY_BACKEND"], os.environ["DYN_REQUEST_PLANE"])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, runtime.shutdown)
+    endpoint = runtime.endpoint("dynamo.backend.generate")
+    await register_model(
+        ModelInput.Tokens, ModelType.Chat | ModelType.Completions, endpoint, model, model_name="tiny",
+        worker_type=WorkerType.Aggregated,
+    )  # fmt: skip
+    await endpoint.serve_endpoint(Worker(text.encode(), pathlib.Path(death)).generate, graceful_shutdown=True)
+
+
+if __name__ == "__main__":
+    configure_dynamo_logging()
+    asyncio.run(main(*sys.argv[1:]))
+    os._exit(0)  # threads of the runtime may still hold Python objects

@@ -1,0 +1,135 @@
+"""Makes faults on the processes of one example, and verifies each: a fault counts only if it happened."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from ftmodel.errors import HarnessError
+from ftmodel.history import Event, FaultMade, Interval, LogLine
+from ftmodel.targets.real.armed import Orders
+from ftmodel.targets.real.clock import Clock
+from ftmodel.targets.real.cluster import Cluster, Incarnation
+from ftmodel.targets.real.requests import Request
+
+VERIFY_BOUND_S: Final = 5.0
+"""From a fault to the moment when it was seen to have happened."""
+LOOK_EVERY_S: Final = 0.005
+
+
+class VoidError(Exception):
+    """The step cannot be done: its subject does not exist, or its anchor never came. The message says why."""
+
+
+class Faults:
+    """Kills, stops, freezes and thaws workers. What was begun is told even if nobody waits for it any more."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, orders: Orders, push: Callable[[Event], None]) -> None:
+        self.last_s = 0.0
+        """When the last fault was made."""
+        self._cluster = cluster
+        self._warden = cluster.ground.warden
+        self._clock = clock
+        self._orders = orders
+        self._push = push
+        self._blamed: set[str] = set()
+        """Workers whose death at a token was told."""
+
+    async def kill(self, step: str, life: Incarnation) -> str:
+        """SIGKILL the worker's process group; verified by its end."""
+        life.hit = True
+        at = await self._cluster.kill(life)
+        self._tell("kill-worker", step, life, at, verified=not life.alive)
+        return life.title
+
+    async def stop(self, step: str, life: Incarnation) -> str:
+        """SIGTERM the worker; verified by its leaving the list, or its end."""
+        if life.frozen:
+            raise VoidError(f"{life.title} is frozen and would not hear the signal")
+        life.hit = True
+        at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGTERM))
+        verified = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(VERIFY_BOUND_S):
+                while life.alive and await self._is_listed(life):
+                    await asyncio.sleep(4 * LOOK_EVERY_S)
+                verified = True
+        self._tell("stop-worker", step, life, at, verified=verified)
+        return life.title
+
+    async def _is_listed(self, life: Incarnation) -> bool:
+        listed = await self._cluster.ask_list()
+        return listed is None or life.title in listed.titles
+
+    async def freeze(self, step: str, life: Incarnation) -> str:
+        """SIGSTOP the worker's process group; verified by the state of its threads."""
+        if life.frozen:
+            raise VoidError(f"{life.title} is frozen already")
+        life.hit = life.frozen = True
+        at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGSTOP))
+        self._tell("freeze-worker", step, life, at, verified=await self._warden.stops(life.process))
+        return life.title
+
+    async def thaw(self, step: str, life: Incarnation) -> str:
+        """SIGCONT the worker's process group; verified likewise."""
+        if not life.frozen:
+            raise VoidError(f"{life.title} is not frozen")
+        at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGCONT))
+        life.frozen = False
+        goes_on = await self._warden.stops(life.process, stopped=False)
+        self._tell("thaw-worker", step, life, at, verified=goes_on)
+        return life.title
+
+    # -- death at a token
+
+    async def order_death(self, step: str, request: Request, position: int) -> None:
+        """Have the engine die by itself at a token, which a client would see too late; wait until a worker does.
+
+        Raises VoidError if the request ends before. Cancelled, it takes the order back, unless it is too late for that.
+        """
+        self._orders.give(step, request.id, position)
+        try:
+            while not request.ended.is_set() and not self._orders.is_taken(step, request.id):
+                await asyncio.sleep(LOOK_EVERY_S)
+        except asyncio.CancelledError:
+            if self._orders.withdraw(step, request.id):
+                raise
+        if self._orders.withdraw(step, request.id):
+            raise VoidError(f"{request.name} ended before token {position}")
+
+    async def died_at_token(self, step: str, request: Request) -> str:
+        """The worker that took the order is dead: tell it. Raises HarnessError if none is."""
+        try:
+            async with asyncio.timeout(VERIFY_BOUND_S):
+                while (life := self._fallen(request)) is None:
+                    await asyncio.sleep(LOOK_EVERY_S)
+        except TimeoutError:
+            raise HarnessError(f"a worker took the order to die at a token of {request.name} and lives") from None
+        life.hit = True
+        self._blamed.add(life.title)
+        self._tell("kill-worker", step, life, self._death(life), verified=True)
+        return life.title
+
+    def _fallen(self, request: Request) -> Incarnation | None:
+        """The dead worker that said it would die for this request, and whose death no other step has told."""
+        self._cluster.poll_logs()
+        for title, lines in self._cluster.last_words.items():
+            life = self._cluster.lives[title]
+            if not life.alive and title not in self._blamed and any(line.id == request.id for line in lines):
+                return life
+        return None
+
+    def _death(self, life: Incarnation) -> Interval:
+        """From the worker's own last word to its end."""
+        exit_ = life.process.exit
+        assert exit_ is not None
+        end = self._clock.of_monotonic(exit_.at)
+        words: list[LogLine] = self._cluster.last_words[life.title]
+        return Interval(min(words[-1].at.before_s, end.after_s), end.after_s)
+
+    def _tell(self, fault: str, step: str, life: Incarnation, at: Interval, *, verified: bool) -> None:
+        self.last_s = self._clock.now()
+        self._push(FaultMade(at=at, fault=fault, title=life.title, step=step, verified=verified))  # type: ignore[arg-type]

@@ -1,0 +1,96 @@
+"""Readiness: a worker is ready when it is listed, the model is listed, and it has answered a request of the tester's.
+
+A worker on the list is not routable yet, and a request right after may still be refused. So probes are sent until each
+worker has answered one; that makes it a witness. Probes are requests like any other: told, judged, counted apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from ftmodel.errors import HarnessError
+from ftmodel.history import Answered, Event, Interval
+from ftmodel.steps import Submit
+from ftmodel.targets.real.clock import Clock
+from ftmodel.targets.real.cluster import BOOT_BOUND_S, FRONTEND, Cluster, Incarnation
+from ftmodel.targets.real.requests import Clients, Request
+
+LOOK_EVERY_S: Final = 0.020
+PROBE_BOUND_S: Final = 0.100
+"""A probe that is not answered so soon went to a worker that is busy, or gone; another is sent."""
+LONGEST_PAUSE_S: Final = 0.5
+
+
+class Readiness:
+    """Follows the workers of one example until they are ready."""
+
+    def __init__(self, cluster: Cluster, clients: Clients, clock: Clock, push: Callable[[Event], None]) -> None:
+        self.probes: list[Request] = []
+        self.joining: set[asyncio.Task[None]] = set()
+        """Workers that were started while the example runs, and are not ready yet."""
+        self._cluster = cluster
+        self._clients = clients
+        self._clock = clock
+        self._push = push
+
+    async def boot(self) -> None:
+        """Wait until every worker is ready. Raises HarnessError that says which is not, and where its log is."""
+        try:
+            async with asyncio.timeout(BOOT_BOUND_S):
+                await asyncio.gather(*(self._until_ready(life) for life in self._cluster.workers_alive()))
+        except TimeoutError:
+            raise HarnessError(self._late()) from None
+
+    def join(self, life: Incarnation) -> None:
+        """Follow a worker that joins; if it never gets ready, the invariants say so."""
+        task = asyncio.create_task(self._follow(life))
+        self.joining.add(task)
+        task.add_done_callback(self.joining.discard)
+
+    async def _follow(self, life: Incarnation) -> None:
+        with suppress(TimeoutError, HarnessError):
+            async with asyncio.timeout(BOOT_BOUND_S):
+                await self._until_ready(life)
+
+    async def _until_ready(self, life: Incarnation) -> None:
+        while life.alive and not await self._cluster.is_listed(life):
+            await asyncio.sleep(LOOK_EVERY_S)
+        pause_s = LOOK_EVERY_S
+        while life.alive and not life.answered:
+            await asyncio.gather(self._until_answered(self._probe()), asyncio.sleep(pause_s))
+            pause_s = min(LONGEST_PAUSE_S, 1.5 * pause_s)  # few probes, however long it takes
+        if not life.alive and not life.hit:
+            raise HarnessError(self._late())
+
+    def _probe(self) -> Request:
+        name = f"probe{len(self.probes) + 1}"
+        request = Request(name, Submit(name=name, max_tokens=1, stream=False, prompt_chars=20), probe=True)
+        self.probes.append(request)
+        self._clients.send(request)
+        return request
+
+    async def _until_answered(self, probe: Request) -> None:
+        """Wait for a probe's end, at most for PROBE_BOUND_S, and note which worker answered it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_BOUND_S):
+                await probe.ended.wait()
+        self._cluster.poll_logs()
+        for title in self._cluster.holders.get(probe.id, ()):
+            life = self._cluster.lives[title]
+            if probe.whole and not life.answered:
+                life.answered = True
+                now_s = self._clock.now()
+                self._push(Answered(at=Interval(now_s, now_s), frontend=FRONTEND, title=title))
+
+    def _late(self) -> str:
+        for life in self._cluster.lives.values():
+            if not life.alive:
+                return f"{life.title} ended while the cluster was starting ({life.process.exit}); see {life.log.path}"
+        late = next((life for life in self._cluster.workers_alive() if not life.answered), None)
+        if late is None:
+            return f"the cluster was not ready {BOOT_BOUND_S:g} s after its start; see {self._cluster.logs}"
+        what = "was not listed" if late.identity is None else "had not answered"
+        return f"{late.title} {what} {BOOT_BOUND_S:g} s after its start; see {late.log.path}"
