@@ -49,7 +49,7 @@ def run(
         proofs = []
         for top in topologies:
             watcher.began(f"control and calibration of {top.name}")
-            proofs.append((top, runner.prove(session, top)))
+            proofs.append((top, runner.prove(session, top, examples)))
         watcher.began("examples")
         until_s = time.monotonic() + seconds if seconds is not None else None
         drawn = runner.Drawn(session, proofs, examples, count=count, until_s=until_s)
@@ -72,7 +72,7 @@ def replay(path: Path, options: Options, watcher: Watcher, *, times: int, on: To
     with Session([top], kept, python=options.python, cold_start=options.cold_start) as session:
         _write_env(kept, session, seed=None, profile="replay", of=str(path))
         watcher.began(f"control and calibration of {top.name}")
-        proof = runner.prove(session, top)
+        proof = runner.prove(session, top, examples)
         for number in range(1, times + 1):
             watcher.began(f"replay {number} of {times}")
             outcome, _ = runner.play(session, top, plan, proof, f"{number:03d}")

@@ -125,6 +125,15 @@ class Stall:
     kind: Literal["stall"] = "stall"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarnessFailed:
+    """The tester could not go on: what this history shows is neither a pass nor a finding."""
+
+    at: Interval
+    why: str
+    kind: Literal["harness-failed"] = "harness-failed"
+
+
 # --- processes and faults ---------------------------------------------------------------------------------------
 
 
@@ -314,14 +323,14 @@ class Sample:
 
 
 Event = (
-    Setting | Mark | StepDone | StepVoid | Stall | Started | Exited | FaultMade | Listed | Answered | LeftOver
+    Setting | Mark | StepDone | StepVoid | Stall | HarnessFailed | Started | Exited | FaultMade | Listed | Answered | LeftOver
     | RequestSent | ResponseBegun | Received | RequestEnded | ClientClosed | LogLine | Sample
 )  # fmt: skip
 
 _KINDS: Final[dict[str, type[Any]]] = {
     str(cls.__dataclass_fields__["kind"].default): cls
     for cls in (
-        Setting, Mark, StepDone, StepVoid, Stall, Started, Exited, FaultMade, Listed, Answered, LeftOver,
+        Setting, Mark, StepDone, StepVoid, Stall, HarnessFailed, Started, Exited, FaultMade, Listed, Answered, LeftOver,
         RequestSent, ResponseBegun, Received, RequestEnded, ClientClosed, LogLine, Sample,
     )
 }  # fmt: skip

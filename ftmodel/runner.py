@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 from ftmodel import calibration, engines, history, planfile, store
 from ftmodel.errors import HarnessError
-from ftmodel.history import Event, Setting
+from ftmodel.history import Event, HarnessFailed, Setting
 from ftmodel.invariants import Judgement, judge
 from ftmodel.session import Proof, Session
 from ftmodel.steps import Mix, Patience, Plan, Step
@@ -38,6 +38,8 @@ class Outcome:
     setting: Setting | None = None
     failure: str = ""
     """How the harness failed, if it did."""
+    scripted: bool = False
+    """Control or calibration: it makes the proof that the others rest on, and can lack none itself."""
     seconds: float = 0.0
 
     @property
@@ -45,7 +47,8 @@ class Outcome:
         """Violated if anything was found; else unknown if the harness failed; else holds."""
         if self.judgement is not None and self.judgement.findings:
             return "violated"
-        failed = self.failure or self.judgement is None or self.judgement.doubts
+        doubts = self.judgement.doubts if self.judgement is not None and not self.scripted else ()
+        failed = self.failure or self.judgement is None or doubts
         return "unknown" if failed else "holds"
 
 
@@ -140,17 +143,31 @@ def conclude(live: Live) -> Outcome:
     except HarnessError as error:
         live.failure = str(error)
     finally:
+        if live.failure:
+            live.target.fail(live.failure)
         live.target.close()
     events = list(live.target.history)
     store.write_example(live.folder, live.plan, live.topology, events)
-    return _judged(live.name, live.folder, live.plan, events, live.failure, time.monotonic() - live.began_s)
+    return judged(live.name, live.folder, live.plan, events, time.monotonic() - live.began_s)
 
 
-def _judged(name: str, folder: Path, plan: Plan, events: Sequence[Event], failure: str, seconds: float) -> Outcome:
-    judgement = judge(events) if events and not failure else None
-    setting = next((event for event in events if isinstance(event, Setting)), None)
+SCRIPTED: Final = ("control", "calibration")
+
+
+def judged(name: str, folder: Path, plan: Plan, events: Sequence[Event], seconds: float = 0.0) -> Outcome:
+    """Judge a history. Where the harness failed nothing is judged: it is neither a pass nor a finding."""
+    failure = next((event.why for event in events if isinstance(event, HarnessFailed)), "")
+    if not events:
+        failure = "the example has no history"
     return Outcome(
-        name=name, folder=folder, plan=plan, judgement=judgement, setting=setting, failure=failure, seconds=seconds
+        name=name,
+        folder=folder,
+        plan=plan,
+        judgement=None if failure else judge(events),
+        setting=next((event for event in events if isinstance(event, Setting)), None),
+        failure=failure,
+        scripted=name.startswith(SCRIPTED),
+        seconds=seconds,
     )
 
 
@@ -168,18 +185,19 @@ def play(session: Session, topology: Topology, plan: Plan, proof: Proof, name: s
     return conclude(live), target
 
 
-def prove(session: Session, topology: Topology) -> Proof:
-    """Run control and calibration of a topology. Raises HarnessError if the tester could not carry them out."""
-    control = _scripted(session, topology, calibration.control(topology.name), Proof(), "control")
+def prove(session: Session, topology: Topology, examples: Examples) -> Proof:
+    """Run control and calibration of a topology; they are judged too. Raises HarnessError if they cannot be run."""
+    control = _scripted(session, topology, calibration.control(topology.name), Proof(), "control", examples)
     measured = calibration.proof([control.history], engines.find(topology.engine))
-    calibrated = _scripted(session, topology, calibration.calibration(topology.name), measured, "calibration")
+    calibrated = _scripted(session, topology, calibration.calibration(topology.name), measured, "calibration", examples)
     return calibration.proof([control.history, calibrated.history], engines.find(topology.engine))
 
 
-def _scripted(session: Session, topology: Topology, plan: Plan, proof: Proof, name: str) -> Target:
+def _scripted(session: Session, topology: Topology, plan: Plan, proof: Proof, name: str, examples: Examples) -> Target:
     outcome, target = play(session, topology, plan, proof, f"{name}-{topology.name}")
     if outcome.failure:
         raise HarnessError(f"the {name} run of {topology.name} failed: {outcome.failure}")
+    examples.add(outcome)
     return target
 
 
@@ -268,5 +286,5 @@ def recheck(folders: Sequence[Path], watcher: Watcher) -> Examples:
     for folder in folders:
         plan = planfile.load(folder / "plan.json")
         events = list(history.read(folder / "history.jsonl"))
-        examples.add(_judged(folder.name, folder, plan, events, "", 0.0))
+        examples.add(judged(folder.name, folder, plan, events))
     return examples

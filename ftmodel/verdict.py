@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def combine(
     ordered = sorted(outcomes, key=lambda outcome: str(outcome.folder))
     why = [*doubts, *(_doubt(outcome) for outcome in ordered if outcome.value == "unknown")]
     values = {outcome.value for outcome in ordered}
-    value: Value = "violated" if "violated" in values else "unknown" if why or not ordered else "holds"
+    drawn = any(not outcome.scripted for outcome in ordered)
+    value: Value = "violated" if "violated" in values else "unknown" if why or not drawn else "holds"
     return Verdict(
         value=value,
         seed=seed,
@@ -105,14 +107,15 @@ def _violations(outcomes: Sequence[Outcome]) -> tuple[Violation, ...]:
 
 def row(verdict: Verdict) -> dict[str, Any]:
     """The verdict as the JSON object that `--json` prints and verdict.json holds."""
-    judged = [outcome.judgement for outcome in verdict.outcomes if outcome.judgement is not None]
+    drawn = [outcome for outcome in verdict.outcomes if not outcome.scripted]
+    judged = [outcome.judgement for outcome in drawn if outcome.judgement is not None]
     return {
         "verdict": verdict.value,
         "seed": verdict.seed,
         "target": verdict.target,
         "system": verdict.system,
         "topologies": list(verdict.topologies),
-        "examples": len(verdict.outcomes),
+        "examples": sum(not outcome.scripted for outcome in verdict.outcomes),
         "seconds": round(verdict.seconds, 1),
         "steps": _sum(judgement.steps for judgement in judged),
         "faults": _sum_nested(judgement.faults for judgement in judged),
@@ -121,10 +124,20 @@ def row(verdict: Verdict) -> dict[str, Any]:
         "migrations": sum(judgement.migrations for judgement in judged),
         "aborts": sum(judgement.aborts for judgement in judged),
         "invariants": {cls.id: _counts(cls.id, verdict) for cls in INVARIANTS},
+        "bounds": _bounds(verdict),
         "violations": [_violation(violation) for violation in verdict.violations],
         "doubts": list(verdict.doubts),
         "store": str(verdict.store),
     }
+
+
+def _bounds(verdict: Verdict) -> dict[str, float]:
+    """By which liveness was judged; the longest, where topologies differ."""
+    found: dict[str, float] = {}
+    for outcome in verdict.outcomes:
+        for name, value in dataclasses.asdict(outcome.setting.bounds).items() if outcome.setting else ():
+            found[name] = max(found.get(name, 0.0), value)
+    return found
 
 
 def example_row(outcome: Outcome) -> dict[str, Any]:
@@ -162,7 +175,8 @@ def _violation(violation: Violation) -> dict[str, Any]:
 
 def _counts(invariant: str, verdict: Verdict) -> dict[str, Any]:
     """Counts over the examples to which it applies; why not, if it applies to none."""
-    counts = [o.judgement.invariants[invariant] for o in verdict.outcomes if o.judgement is not None]
+    drawn = [outcome for outcome in verdict.outcomes if not outcome.scripted]
+    counts = [outcome.judgement.invariants[invariant] for outcome in drawn if outcome.judgement is not None]
     applied = [count for count in counts if not count.not_applicable]
     if counts and not applied:
         return {"not_applicable": counts[0].not_applicable}

@@ -41,7 +41,8 @@ Draws = SearchStrategy[Step]
 Kind = Callable[[Outline, Sequence[int]], Draws | None]
 
 PROMPT_CHARS = (40, 200, 1000, 4500)
-MAX_TOKENS = (50, 50, 50, 50, 600, 600, 600, 8, 2, 1)
+LONG_TOKENS = 600
+MAX_TOKENS = (50, 50, 50, 50, LONG_TOKENS, LONG_TOKENS, LONG_TOKENS, LONG_TOKENS, 8, 2, 1)
 """Mostly short, so that an example is over soon; long enough often enough that a cancel must cut them short."""
 PATIENT_MAX_TOKENS = (*MAX_TOKENS, 3000)
 CLIENT_TIMEOUTS_MS = (1000, 100, 300)
@@ -70,8 +71,8 @@ def cancels(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     if not waiting:
         return None
     # Those that would go on for long first: there the abort is owed, not only allowed.
-    long = [submit for submit in waiting if submit.max_tokens >= 600]
-    return st.sampled_from([*long * 4, *waiting]).flatmap(lambda submit: _cancel(outline, submit))
+    long = [submit for submit in waiting if submit.max_tokens >= LONG_TOKENS]
+    return st.sampled_from([*long * 8, *waiting]).flatmap(lambda submit: _cancel(outline, submit))
 
 
 def _cancel(outline: Outline, submit: Submit) -> Draws:
@@ -81,7 +82,8 @@ def _cancel(outline: Outline, submit: Submit) -> Draws:
         name=name,
         request=st.just(submit.name),
         at=_of(submit, early=True),
-        skew_ms=st.sampled_from((0, 0, *LADDER_MS)),
+        # What is not streamed has no token to wait for: it has begun for sure only a while after it was sent.
+        skew_ms=st.sampled_from((0, 0, *LADDER_MS) if submit.stream else (100, 100, 100, *LADDER_MS)),
     )
     timeout = st.builds(
         Cancel,
@@ -223,9 +225,9 @@ def _of(submit: Submit, *, early: bool) -> SearchStrategy[Anchor]:
     if not submit.stream:
         return st.sampled_from((Sent(name), Sent(name), Sent(name), End(name)))
     middle = [k for k in (5, 17, 2, 1, 40) if k < last]
-    edge = [0, last - 1, last] if last < 600 or not early else [0]
-    moments: list[Anchor] = [Token(name, k) for k in (*middle, *middle, *edge)]
-    return st.sampled_from([*moments, Sent(name), End(name)] if last < 600 else [*moments, Sent(name)])
+    edge = [0, last - 1, last] if last < LONG_TOKENS or not early else [0]
+    moments: list[Anchor] = [Token(name, k) for k in (*middle, *middle, *middle, *edge)]
+    return st.sampled_from([*moments, Sent(name), End(name)] if last < LONG_TOKENS else [*moments, Sent(name)])
 
 
 def _moments(outline: Outline) -> SearchStrategy[Anchor]:
@@ -235,7 +237,7 @@ def _moments(outline: Outline) -> SearchStrategy[Anchor]:
         choices.append(Sent(submit.name))
         if submit.stream:
             choices += [Token(submit.name, k) for k in (5, 40) if k < submit.max_tokens]
-        if submit.max_tokens < 600:
+        if submit.max_tokens < LONG_TOKENS:
             choices.append(End(submit.name))
     return st.sampled_from(choices)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +17,7 @@ from ftmodel.steps import FAULTS, Step, words
 from ftmodel.verdict import Verdict, Violation, row
 
 _COLOURS = {"holds": "green", "violated": "red", "unknown": "yellow"}
+COLUMNS: Final = 3
 _SENTENCES = {cls.id: cls.sentence for cls in INVARIANTS}
 
 
@@ -68,7 +69,7 @@ class Shown:
         with self._lock:
             found = outcome.judgement.findings if outcome.judgement is not None else ()
             self._counts["violations"] += len(found)
-            self._progress.update(self._task, advance=1, counts=self._line())
+            self._progress.update(self._task, advance=not outcome.scripted, counts=self._line())
             if not self._console.is_terminal:
                 signatures = " ".join(sorted({finding.signature for finding in found}))
                 said = signatures or outcome.failure or outcome.value
@@ -113,28 +114,37 @@ def summary(console: Console, verdict: Verdict) -> None:
     colour = _COLOURS[verdict.value]
     console.rule(f"[bold {colour}]{verdict.value}[/]", style=colour)
     system = verdict.system
-    facts = [
-        f"{system['name']} {system['version']}",
-        f"topologies {', '.join(verdict.topologies)}",
-        f"{total['examples']} examples",
-        f"{verdict.seconds:.0f} s",
-    ]
-    if verdict.seed is not None:
-        facts.append(f"seed {verdict.seed}")
-    console.print("  ".join(facts), highlight=False, markup=False)
-    console.print(_table(("steps", _counts(total["steps"])), ("faults", _faults(total["faults"])),
-                         ("requests", _counts(total["requests"])), *_duties(total["duty"]),
-                         ("migrations", str(total["migrations"])), ("aborts", str(total["aborts"]))))  # fmt: skip
+    seed = f", seed {verdict.seed}" if verdict.seed is not None else ""
+    seconds = f" in {verdict.seconds:.0f} s" if verdict.seconds else ""
+    facts = f"{total['examples']} examples{seconds} on {system['name']} {system['version']}{seed}"
+    console.print(facts, highlight=False, markup=False)
+    console.print(
+        _rows(
+            ("topologies", ", ".join(verdict.topologies)),
+            ("steps", _counts(total["steps"])),
+            ("faults", _faults(total["faults"])),
+            ("requests", _counts(total["requests"])),
+            ("complete", _duty(total["duty"].get("L2", {}))),
+            ("abort", _duty(total["duty"].get("A1", {}))),
+            ("moves", f"{total['migrations']} migrations, {total['aborts']} aborts"),
+            ("bounds", ", ".join(f"{name} {value:g}" for name, value in total["bounds"].items())),
+        )
+    )
+    console.print("\n[bold]invariants[/], and how often each was decided", highlight=False)
     console.print(_invariants(total["invariants"]))
+    console.print()
     for found in verdict.violations:
-        console.print(f"[red]violated[/]  {escape(found.signature)}  {found.count}x  {escape(str(found.outcome.folder))}",
-                      highlight=False, soft_wrap=True)  # fmt: skip
+        times = f"{found.count}x"
+        where = escape(str(found.outcome.folder))
+        console.print(
+            f"[red]violated[/] {escape(found.signature):<24} {times:>4}  {where}", highlight=False, soft_wrap=True
+        )
     for doubt in verdict.doubts:
-        console.print(f"[yellow]unknown[/]   {escape(doubt)}", highlight=False, soft_wrap=True)
-    console.print(f"store     {escape(str(verdict.store))}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]unknown[/]  {escape(doubt)}", highlight=False, soft_wrap=True)
+    console.print(f"store    {escape(str(verdict.store))}", highlight=False, soft_wrap=True)
 
 
-def _table(*rows: tuple[str, str]) -> Table:
+def _rows(*rows: tuple[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", escape(value))
@@ -142,32 +152,30 @@ def _table(*rows: tuple[str, str]) -> Table:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return "  ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
 def _faults(faults: dict[str, dict[str, int]]) -> str:
-    return "  ".join(f"{kind} {n['made']} made, {n['verified']} verified" for kind, n in faults.items()) or "none"
+    """How many were made, and how many of them were seen to have happened."""
+    return ", ".join(f"{kind} {n['made']} ({n['verified']} verified)" for kind, n in faults.items()) or "none"
 
 
-def _duties(duty: dict[str, dict[str, int]]) -> list[tuple[str, str]]:
-    named = {"L2": "must complete", "A1": "must abort"}
-    rows = []
-    for invariant, counts in duty.items():
-        whole = sum(count for key, count in counts.items() if key != "must_touched")
-        parts = [f"{key.replace('_', ' ')} {count}{_share(count, whole)}" for key, count in counts.items()]
-        rows.append((named[invariant], "  ".join(parts)))
-    return rows
-
-
-def _share(count: int, whole: int) -> str:
-    return f" ({100 * count / whole:.0f}%)" if whole else ""
+def _duty(counts: dict[str, int]) -> str:
+    """What was owed: must, may, must not; how many of the musts were touched by a fault."""
+    whole = sum(count for key, count in counts.items() if key != "must_touched")
+    if not whole:
+        return "nobody asked"
+    named = {"must_touched": "of these touched by a fault"}
+    return ", ".join(
+        f"{named.get(key, key.replace('_', ' '))} {count} ({100 * count / whole:.0f}%)" for key, count in counts.items()
+    )
 
 
 def _invariants(counts: dict[str, dict[str, Any]]) -> Table:
-    """Three columns of invariants, each with how often it was really decided."""
+    """Columns of invariants, read downwards, each with how often it was really decided, or why it was not."""
     table = Table.grid(padding=(0, 3))
     cells = [_cell(name, count) for name, count in counts.items()]
-    height = -(-len(cells) // 3)
+    height = -(-len(cells) // COLUMNS)
     for index in range(height):
         table.add_row(*cells[index::height])
     return table
@@ -175,10 +183,12 @@ def _invariants(counts: dict[str, dict[str, Any]]) -> Table:
 
 def _cell(name: str, count: dict[str, Any]) -> str:
     if "not_applicable" in count:
-        return f"[dim]{name} not applicable: {escape(count['not_applicable'])}[/]"
-    text = f"{name} {count['evaluated']} evaluated"
+        return f"{name} [dim]{escape(count['not_applicable'])}[/]"
+    text = f"{name} {count['evaluated']}"
     if count["violated"]:
-        text += f", [red]{count['violated']} violated[/]"
+        text += f" [red]{count['violated']} violated[/]"
     if count["unknown"]:
-        text += f", [yellow]{count['unknown']} unknown[/]"
-    return text if count["evaluated"] else f"[yellow]{text}[/]"
+        text += f" [yellow]{count['unknown']} unknown[/]"
+    if not count["evaluated"] and not count["unknown"]:
+        text += " [yellow]no occasion[/]"
+    return text

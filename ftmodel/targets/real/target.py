@@ -11,7 +11,7 @@ from typing import Final
 from ftmodel.bounds import Bounds
 from ftmodel.engines import Engine
 from ftmodel.errors import HarnessError
-from ftmodel.history import History, Interval, Mark, Setting, Stall, StepDone, StepVoid
+from ftmodel.history import HarnessFailed, History, Interval, Mark, Setting, Stall, StepDone, StepVoid
 from ftmodel.steps import (
     After,
     Anchor,
@@ -112,6 +112,10 @@ class RealTarget:
     def close(self) -> None:
         """End every process of the cluster."""
         self._loop.call(self._close())
+
+    def fail(self, why: str) -> None:
+        """Note in the history that the tester could not go on."""
+        self._loop.call(self._fail(why))
 
     def processes(self) -> tuple[Incarnation, ...]:
         """Every process of the cluster so far, dead ones included."""
@@ -354,6 +358,10 @@ class RealTarget:
         await self._until_rest(bounds)
         self._mark("rest")
         self._raise_failure()
+
+    async def _fail(self, why: str) -> None:
+        now_s = self._clock.now()
+        self.history.push(HarnessFailed(at=Interval(now_s, now_s), why=why))
 
     def _mark(self, stage: str) -> None:
         now_s = self._clock.now()
