@@ -93,6 +93,9 @@ class Session:
             for module in self.system.preload(topology, engines.find(topology.engine))
         )
         env = {**os.environ, **self.system.preload_env, "FTMODEL_STORE": str(self.run.folder.absolute())}
+        for name, below in (("HOME", "home"), ("TMPDIR", "tmp")):  # what is imported writes there too
+            (self.scratch / below).mkdir()
+            env[name] = str(self.scratch / below)
         self.warden = self.loop.call(
             Warden.start(
                 self.python,

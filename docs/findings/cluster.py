@@ -276,12 +276,10 @@ class Cluster:
         found = [title for title in self.processes if title != "frontend" and answer.id in self.log(title)]
         return found[-1] if found else None
 
-    def kill(self, *titles: str) -> None:
-        """SIGKILL the process groups of these workers at once, and wait until they are gone."""
-        for title in titles:
-            os.killpg(self.processes[title].pid, signal.SIGKILL)
-        for title in titles:
-            self.processes[title].wait()
+    def kill(self, title: str) -> None:
+        """SIGKILL the worker's process group, and wait until it is gone."""
+        os.killpg(self.processes[title].pid, signal.SIGKILL)
+        self.processes[title].wait()
 
     def stop(self, title: str) -> None:
         """SIGTERM the worker."""

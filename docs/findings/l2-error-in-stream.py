@@ -1,33 +1,53 @@
 """L2/error-in-stream: a migrating stream that meets a second dead worker ends in an error, though a third is healthy.
 
-Three workers, limit 10, twelve streams. Two workers are killed at once. The streams of one are taken to the other, are
-refused a connection there, and are given up at once ("Cannot recreate stream"), with nine attempts left.
+Three workers, limit 10. Four streams run on one worker, four on another, none on the third. That idle one and the first
+are killed, one after the other. Streams of the first are then taken to the idle one, are refused a connection, and are given up
+("Cannot recreate stream") with nine attempts left.
 
-Promised (fault-tolerance/request-migration): with a limit above 0 and a healthy worker left, the request completes;
-a worker that is unreachable when the stream is created costs one attempt, and another is made. The control kills nobody.
+Promised (fault-tolerance/request-migration): with a limit above 0 and a healthy worker left, the request completes; a
+worker that is unreachable when a stream is created costs one attempt, and another is made. The control kills nobody.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from cluster import Cluster, main
+from cluster import Answer, Cluster, main
 
-STREAMS = 12
+ROUNDS = 4
 TOKENS = 200
 
 
 def trial(with_fault: bool) -> str:
-    with Cluster(workers=3, migration_limit=10) as cluster, ThreadPoolExecutor(STREAMS) as pool:
-        answers = [cluster.send(max_tokens=TOKENS) for _ in range(STREAMS)]
-        reading = [pool.submit(answer.read) for answer in answers]
-        cluster.wait(lambda: all(cluster.holder(answer) for answer in answers), "every stream is on a worker")
+    with Cluster(workers=3, migration_limit=10) as cluster, ThreadPoolExecutor() as pool:
+
+        def place(max_tokens: int) -> tuple[Answer, str]:
+            answer = cluster.send(max_tokens=max_tokens)
+            cluster.wait(lambda: cluster.holder(answer) is not None, "the request is on a worker")
+            return answer, cluster.holder(answer) or ""
+
+        turns = []
+        for _ in range(3):  # round robin: this is the order from now on
+            answer, title = place(1)
+            answer.read()
+            turns.append(title)
+        idle, victim, _healthy = turns
+        reading = []
+        for _ in range(ROUNDS):
+            for turn in turns:
+                answer, title = place(1 if turn == idle else TOKENS)
+                if title != turn:
+                    raise RuntimeError(f"placed on {title}, expected {turn}")
+                if turn == idle:
+                    answer.read()
+                else:
+                    reading.append(pool.submit(answer.read))
         if with_fault:
-            cluster.kill("w1", "w2")
-        whole = [future.result() for future in reading]
-        wrong = [got.errors[0] for got in whole if got.errors]
+            cluster.kill(idle)
+            cluster.kill(victim)
+        errors = [error for future in reading for error in future.result().errors]
         given_up = cluster.log("frontend").count("Cannot recreate stream")
-        return f"{len(wrong)} of {STREAMS} got {wrong[0][:110]}; given up: {given_up}" if wrong else ""
+        return f"{len(errors)} of {2 * ROUNDS} got {errors[0][:60]}; {given_up} given up" if errors else ""
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,15 @@ BOOT_BOUND_S = 60.0
 
 
 @pytest.fixture
-def running(sut_python: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def shared() -> Iterator[Path]:
+    """The shared folder for temporary files, as the run sees it: its own, so that what is left there is the run's."""
+    folder = Path(tempfile.mkdtemp(prefix="lb-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def running(sut_python: Path, tmp_path: Path, shared: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [
         sys.executable,
         "-m",
@@ -35,7 +44,7 @@ def running(sut_python: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes
         "--store",
         str(tmp_path / "store"),
     ]
-    env = {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    env = {**os.environ, "TMPDIR": str(shared)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     try:
         yield process
@@ -80,26 +89,21 @@ def _listening() -> set[int]:
     return {c.laddr.port for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN}
 
 
-def _scratch() -> set[Path]:
-    shared = Path("/dev/shm")
-    return {*Path(tempfile.gettempdir()).glob("ftm-*"), *(shared.iterdir() if shared.is_dir() else ())}
-
-
-def _gone(store: Path, pid: int, ports: set[int], scratch: set[Path]) -> str:
+def _gone(store: Path, pid: int, ports: set[int], shared: Path) -> str:
     """What is left; empty if nothing."""
     left = _of_store(store, pid)
     if left:
         return f"processes {[(p.pid, p.name()) for p in left]}"
     if ports & _listening():
         return f"ports {sorted(ports & _listening())}"
-    return f"files {sorted(map(str, _scratch() - scratch))}" if _scratch() - scratch else ""
+    files = sorted(str(path) for path in shared.iterdir())
+    return f"files {files}" if files else ""
 
 
 @pytest.mark.parametrize("number", range(KILLS))
 def test_the_tester_killed_at_any_moment_leaves_nothing(
-    number: int, running: subprocess.Popen[bytes], tmp_path: Path
+    number: int, running: subprocess.Popen[bytes], tmp_path: Path, shared: Path
 ) -> None:
-    scratch = _scratch()
     store = tmp_path / "store"
     assert _until(lambda: bool(_of_store(store, running.pid)), BOOT_BOUND_S)
     moment_s = time.monotonic() + random.Random(number).uniform(0, 12)
@@ -108,16 +112,15 @@ def test_the_tester_killed_at_any_moment_leaves_nothing(
     ports = _ports(_of_store(store, running.pid))
     running.send_signal(signal.SIGKILL)
     running.wait()
-    assert _until(lambda: not _gone(store, running.pid, ports, scratch), GONE_BOUND_S), _gone(
-        store, running.pid, ports, scratch
+    assert _until(lambda: not _gone(store, running.pid, ports, shared), GONE_BOUND_S), _gone(
+        store, running.pid, ports, shared
     )
 
 
 @pytest.mark.parametrize("number", range(min(5, -(-KILLS // 2))))
 def test_the_warden_killed_at_any_moment_leaves_nothing_and_ends_the_run(
-    number: int, running: subprocess.Popen[bytes], tmp_path: Path
+    number: int, running: subprocess.Popen[bytes], tmp_path: Path, shared: Path
 ) -> None:
-    scratch = _scratch()
     store = tmp_path / "store"
     assert _until(lambda: bool(_of_store(store, running.pid)), BOOT_BOUND_S)
     wardens = [child for child in psutil.Process(running.pid).children() if "warden" in " ".join(child.cmdline())]
@@ -127,7 +130,7 @@ def test_the_warden_killed_at_any_moment_leaves_nothing_and_ends_the_run(
     assert running.poll() is None, "the run was over before its warden could be killed"
     ports = _ports(_of_store(store, running.pid))
     wardens[0].kill()
-    assert _until(lambda: not _gone(store, running.pid, ports, scratch), GONE_BOUND_S), _gone(
-        store, running.pid, ports, scratch
+    assert _until(lambda: not _gone(store, running.pid, ports, shared), GONE_BOUND_S), _gone(
+        store, running.pid, ports, shared
     )
     assert running.wait(BOOT_BOUND_S) == 2
