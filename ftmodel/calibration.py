@@ -66,6 +66,7 @@ def calibration(topology: str) -> Plan:
         Settle(name="s6"),
         KillWorker(name="s7", worker=Slot(1)),
         *(Submit(name=f"r{i}", max_tokens=2) for i in (10, 11, 12)),
+        Settle(name="s12"),
         *(KillWorker(name=f"s{i}", worker=Slot(i - 6)) for i in (8, 9, 10)),
         Submit(name="r13", max_tokens=2),
         Settle(name="s11"),

@@ -48,7 +48,7 @@ def run(
         _write_env(kept, session, seed=seed, profile=profile)
         proofs = []
         for top in topologies:
-            watcher.began(f"control and calibration of {top.name}")
+            watcher.began(f"proving {top.name}")
             proofs.append((top, runner.prove(session, top, examples)))
         watcher.began("examples")
         until_s = time.monotonic() + seconds if seconds is not None else None
@@ -57,7 +57,7 @@ def run(
         try:
             draw(drawn, timeouts_ms)
         finally:
-            watcher.began("patient examples come to their end")
+            watcher.began("patient ones")
             drawn.finish()
     return _conclude(kept, session, examples, seed=seed, seconds=time.monotonic() - began_s)
 
@@ -71,7 +71,7 @@ def replay(path: Path, options: Options, watcher: Watcher, *, times: int, on: To
     examples = Examples(watcher)
     with Session([top], kept, python=options.python, cold_start=options.cold_start) as session:
         _write_env(kept, session, seed=None, profile="replay", of=str(path))
-        watcher.began(f"control and calibration of {top.name}")
+        watcher.began(f"proving {top.name}")
         proof = runner.prove(session, top, examples)
         for number in range(1, times + 1):
             watcher.began(f"replay {number} of {times}")

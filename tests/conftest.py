@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,13 @@ def sut_python() -> Path:
     if python is None:
         pytest.skip("no ai-dynamo here: pip install '.[dynamo]', or FTMODEL_SUT_PYTHON=/path/to/python")
     return python
+
+
+@pytest.fixture(scope="session")
+def documented() -> frozenset[str]:
+    """The signatures of docs/findings.md: confirmed there without ftmodel."""
+    text = (Path(__file__).parents[1] / "docs" / "findings.md").read_text(encoding="utf-8")
+    return frozenset(re.findall(r"^## ([A-Z]\d/[a-z0-9-]+)", text, re.MULTILINE))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["forked", "cold"])

@@ -47,7 +47,7 @@ def trial(with_fault: bool) -> str:
             cluster.kill(victim)
         errors = [error for future in reading for error in future.result().errors]
         given_up = cluster.log("frontend").count("Cannot recreate stream")
-        return f"{len(errors)} of {2 * ROUNDS} got {errors[0][:60]}; {given_up} given up" if errors else ""
+        return f"{len(errors)} of {2 * ROUNDS} streams got {errors[0][:60]}; {given_up} given up" if errors else ""
 
 
 if __name__ == "__main__":

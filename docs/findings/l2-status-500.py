@@ -1,7 +1,10 @@
-"""L2/status-500: a request routed to a worker that has just died gets HTTP 500, though another worker is healthy.
+"""L2/status-500: a request routed to a worker that has just died gets HTTP 500, though two others are healthy.
 
-Three workers, limit 3. One idle worker is killed; requests sent right after are routed to it in their turn. Promised
-(fault-tolerance/request-migration): with a limit above 0 and a healthy worker left, the request completes.
+Three workers, limit 3. One idle worker is killed; six requests are sent right after, and those routed to the dead one
+in their turn are refused: the frontend's log says "Connection refused", and tries nowhere else.
+
+Promised (fault-tolerance/request-migration, "New Request Migration"): where a worker is unreachable when the connection
+is made, the frontend takes one attempt off and makes a new stream. The control kills nobody.
 """
 
 from __future__ import annotations

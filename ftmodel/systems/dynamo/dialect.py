@@ -12,9 +12,8 @@ _HANDLER: Final = "push_handler"
 _COMMON: Final = (
     Pattern(role="worker", meaning="arrived", text="request received", target=_HANDLER, keep=("instance_id",)),
     Pattern(role="worker", meaning="finished", text="request completed", target=_HANDLER),
-    Pattern(
-        role="frontend", meaning="kill", text="issued control message", id_field=None, where={"control_msg": "Kill"}
-    ),
+    # Kill, mostly; 1.6 has sent Stop for an answer that was not streamed. Either is documented to end a request.
+    Pattern(role="frontend", meaning="kill", text="issued control message", id_field=None, keep=("control_msg",)),
     Pattern(role="frontend", meaning="client-gone", text="closed unexpectedly; issuing cancellation", id_field=None),
     Pattern(role="frontend", meaning="selected", text="Selected worker", keep=("worker_id",)),
     Pattern(role="frontend", meaning="migrating", text="Stream disconnected, recreating stream", keep=("error",)),
