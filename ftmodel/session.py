@@ -22,8 +22,9 @@ from ftmodel.store import Run
 from ftmodel.systems import Promises
 from ftmodel.targets.real.clock import Loop
 from ftmodel.targets.real.cluster import Ground
+from ftmodel.targets.real.leftovers import SCRATCH_MARK, survivors, sweep
 from ftmodel.targets.real.ports import Ports
-from ftmodel.targets.real.processes import SCRATCH_MARK, Warden, survivors, sweep
+from ftmodel.targets.real.processes import Warden
 from ftmodel.targets.real.target import RealTarget
 from ftmodel.topology import Topology
 

@@ -136,7 +136,7 @@ def _told(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(
                 f"{path}: no space left on the device, expected at least {LEAST_FREE_BYTES >> 20} MiB free;"
-                f" try: df -h {path.anchor or '.'}, or --store DIR on another one"
+                f" try: df -h {path.parent}, or --store DIR on another one"
             ) from None
         raise StoreError(
             f"{path}: {error.strerror}: expected a folder that can be written to; try: --store DIR"

@@ -9,7 +9,12 @@ control the workers stay.
 
 from __future__ import annotations
 
+import contextlib
+
 from cluster import Cluster, main
+
+SETTLE_BOUND_S = 1.0
+"""The path is closed a moment after the model has left the list."""
 
 
 def trial(with_fault: bool) -> str:
@@ -18,11 +23,18 @@ def trial(with_fault: bool) -> str:
             for title in ("w1", "w2"):
                 cluster.stop(title)
             cluster.wait(lambda: not cluster.has_model(), "the model has left the list")
-        answer = cluster.send(max_tokens=2, stream=False, chat=True)
-        status = answer.open()
-        body = answer.response.read()
-        answer.close()
-        return f"status {status} with an empty body" if not body else ""
+        bare: list[int] = []
+
+        def is_bare() -> bool:
+            answer = cluster.send(max_tokens=2, stream=False, chat=True)
+            status = answer.open()
+            bare.extend([] if answer.response.read() else [status])
+            answer.close()
+            return bool(bare)
+
+        with contextlib.suppress(TimeoutError):
+            cluster.wait(is_bare, "an answer without a body", SETTLE_BOUND_S)
+        return f"status {bare[0]} with an empty body" if bare else ""
 
 
 if __name__ == "__main__":

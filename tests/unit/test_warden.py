@@ -20,7 +20,8 @@ import pytest
 
 from ftmodel.errors import HarnessError, UsageError
 from ftmodel.targets.real import processes
-from ftmodel.targets.real.processes import Exit, Launch, Process, ProcessGoneError, Warden, survivors, sweep
+from ftmodel.targets.real.leftovers import MARKER, survivors, sweep
+from ftmodel.targets.real.processes import Exit, Launch, Process, ProcessGoneError, Warden
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -215,7 +216,7 @@ def test_a_fork_is_like_a_fresh_interpreter(house: House, child: Path) -> None:
             end = await process.wait()
         assert (end.code, end.signal) == (0, None)
         assert facts["argv"] == [str(child), facts_at, "two"]
-        expected = {"PATH": os.environ["PATH"], "ONLY": "child", "TMPDIR": "/tmp", processes.MARKER: str(house.scratch)}
+        expected = {"PATH": os.environ["PATH"], "ONLY": "child", "TMPDIR": "/tmp", MARKER: str(house.scratch)}
         assert facts["env"] == expected
         assert dict(line.split("=", 1) for line in facts["printenv"].splitlines()) == expected
         assert facts["cwd"] == str(house.folder)
@@ -695,9 +696,9 @@ def test_a_scratch_folder_without_the_mark_is_refused(tmp_path: Path) -> None:
 
 def test_sweep_spares_who_does_not_carry_the_marker(tmp_path: Path) -> None:
     scratch = tmp_path / "ftm-mine"
-    near = {processes.MARKER: str(scratch) + "-other"}
+    near = {MARKER: str(scratch) + "-other"}
     with subprocess.Popen(["sleep", "100"], env=near) as other:
-        marked = {processes.MARKER: str(scratch)}
+        marked = {MARKER: str(scratch)}
         with subprocess.Popen(["sleep", "100"], env=marked, start_new_session=True) as mine:
             asyncio.run(until(lambda: [one.pid for one in survivors(scratch)] == [mine.pid]))
             assert sweep(scratch) == [mine.pid]

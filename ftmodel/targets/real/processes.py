@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -22,26 +21,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import psutil
-
 from ftmodel.errors import HarnessError, UsageError
 from ftmodel.history import Interval
+from ftmodel.targets.real.leftovers import MARKER, SCRATCH_MARK, SWEEP_BOUND_S, clear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 WARDEN: Final = Path(__file__).with_name("warden.py")
-MARKER: Final = "FTMODEL_SCRATCH"
-"""Every process of a cluster carries this variable; its value is the path of the cluster's scratch folder."""
-SCRATCH_MARK: Final = "ftm-"
-"""How the name of a scratch folder begins. No other folder is ever removed."""
 TITLE_ROOM: Final = 120
 STALL_S: Final = 0.100
 START_BOUND_S: Final = 120.0
 REPLY_BOUND_S: Final = 10.0
 STOP_BOUND_S: Final = 1.0
 CLOSE_BOUND_S: Final = 15.0
-SWEEP_BOUND_S: Final = 5.0
 LINE_BOUND_BYTES: Final = 16 << 20
 LOG_TAIL_LINES: Final = 5
 
@@ -85,16 +78,6 @@ class Descendant:
     parent: int
     session: int
     state: str
-    command: str
-
-
-@dataclass(frozen=True, slots=True)
-class Survivor:
-    """A process that carries a cluster's marker."""
-
-    pid: int
-    created_s: float
-    """Unix time."""
     command: str
 
 
@@ -293,14 +276,14 @@ class Warden:
         if hasattr(self, "_replies"):
             self._replies.close()
         if self.scratch.exists():  # it was not the warden that removed it
-            await asyncio.to_thread(_clear, self.scratch)
+            await asyncio.to_thread(clear, self.scratch)
         self._settle(HarnessError("the warden is closed"))
 
     async def _died(self) -> None:
         """Clean up after a warden that ended by itself, then say so."""
         self._commands.close()
         await asyncio.to_thread(_wait_for, self._popen, SWEEP_BOUND_S)
-        await asyncio.to_thread(_clear, self.scratch)
+        await asyncio.to_thread(clear, self.scratch)
         code = self._popen.returncode
         self._settle(HarnessError(f"the warden {self.pid} died (exit status {code}); see {self.log}"))
         self._loop.call_soon(self.on_death)
@@ -451,61 +434,6 @@ def _tail(log: Path) -> str:
         return ""
 
 
-# --- what stays behind ----------------------------------------------------------------------------------------------
-
-
-def survivors(scratch: Path) -> list[Survivor]:
-    """The processes of the cluster with this scratch folder, wherever in the process tree. Zombies do not count."""
-    found = []
-    for process in _marked(scratch):
-        with suppress(psutil.Error), process.oneshot():
-            command = " ".join(process.cmdline()).strip() or process.name()
-            found.append(Survivor(pid=process.pid, created_s=process.create_time(), command=command))
-    return found
-
-
-def sweep(scratch: Path) -> list[int]:
-    """SIGKILL the processes of the cluster with this scratch folder, its warden too, and return their ids. Bounded."""
-    killed: set[int] = set()
-    end_s = time.monotonic() + SWEEP_BOUND_S
-    while (left := _marked(scratch)) and time.monotonic() < end_s:
-        for process in left:
-            with suppress(psutil.Error):
-                process.kill()  # refuses a pid that was reused: psutil compares the creation time
-                killed.add(process.pid)
-        psutil.wait_procs(left, timeout=0.05)
-    return sorted(killed)
-
-
-def _marked(scratch: Path) -> list[psutil.Process]:
-    """The living processes that carry the marker with this path, without the caller."""
-    scratch = scratch.absolute()
-    found = []
-    for pid in psutil.pids():
-        if pid == os.getpid() or not _carries(pid, scratch):
-            continue
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            if _carries(pid, scratch):  # asked again, now that its creation time is held
-                found.append(process)
-    return found
-
-
-def _carries(pid: int, scratch: Path) -> bool:
-    """True if the environment of a process holds the marker.
-
-    Some programs overwrite the memory of their environment to show a title in `ps`. Such a process is told by its
-    working folder, so launch what does this with a folder below the scratch.
-    """
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-        if b"=" in environment or not environment:
-            return f"{MARKER}={scratch}".encode() in environment.split(b"\0")
-        return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(scratch)
-    except OSError:
-        return False  # gone, or not ours to look at
-
-
 def _wait_for(popen: subprocess.Popen[bytes], bound_s: float) -> bool:
     """True if the warden ended within the bound."""
     try:
@@ -513,10 +441,3 @@ def _wait_for(popen: subprocess.Popen[bytes], bound_s: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _clear(scratch: Path) -> None:
-    """Kill what a warden left behind and remove its scratch folder."""
-    sweep(scratch)
-    if scratch.name.startswith(SCRATCH_MARK) and not scratch.is_symlink():
-        shutil.rmtree(scratch, ignore_errors=True)
