@@ -297,7 +297,8 @@ class LogLine:
     """A line of a process's log that the dialect understands. Its time is the line's own, put on the one clock.
 
     Meanings, of a worker: `begun` (the request arrived there), `ended`, `aborted`, `failed` (by an engine that logs
-    ids), `finished` (it is over, one way or another). Of a frontend: `selected`, `kill` (a control message that ends a request, Kill or Stop; no id),
+    ids), `finished` (it is over, one way or another), `signalled` (it was told that
+    the client has left). Of a frontend: `selected`, `kill` (a control message that ends a request, Kill or Stop; no id),
     `client-gone`, `migrating` (an ongoing stream), `retrying` (a stream not begun), `given-up`. Of any: `panic`,
     `traceback`, `assertion`.
     """

@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ftmodel import topology
 from ftmodel.session import Session
 from ftmodel.store import Run
+
+# No test is timed: machines are slow at times. Named, for Hypothesis loads a profile of its own where CI is set.
+settings.register_profile("ftmodel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ftmodel")
 
 
 def _sut_python() -> Path | None:

@@ -1,8 +1,8 @@
 """L2/error-in-stream: a migrating stream that meets a second dead worker ends in an error, though a third is healthy.
 
-Three workers, limit 10. Four streams run on one worker, four on another, none on the third. That idle one and the first
-are killed, one after the other. Streams of the first are then taken to the idle one, are refused a connection, and are given up
-("Cannot recreate stream") with nine attempts left.
+Three workers, limit 10. Four streams run on one worker, four on another, none on the third. That idle one is killed,
+then the first. Streams of the first are taken to the idle one, are refused a connection, and are given up ("Cannot
+recreate stream") with nine attempts left.
 
 Promised (fault-tolerance/request-migration): with a limit above 0 and a healthy worker left, the request completes; a
 worker that is unreachable when a stream is created costs one attempt, and another is made. The control kills nobody.

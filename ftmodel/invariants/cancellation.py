@@ -59,7 +59,7 @@ class CancelAborts(Invariant):
     """A1. Documented: a closed connection is signalled once and counted once; the engine must free what it held."""
 
     id = "A1"
-    sentence = "A client that leaves is signalled by the frontend and its request aborted on the worker, in time."
+    sentence = "A client that leaves is signalled to the worker and its request aborted there, in time."
     slugs = frozenset({"missing", "late", "no-kill", "counter", "counter-low", "counter-high"})
     rests_on = frozenset({"aborted", "kill"})
 
@@ -99,9 +99,14 @@ class CancelAborts(Invariant):
             yield self.finding("missing", request.name, message, _left(request), *map(said, generation.begun))
 
     def _kills(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
-        musts = {request.name: request for request, _ in must_aborts(ledger) if request.sent.frontend == frontend}
-        if not musts:
+        """A Kill or Stop for each cancel, unless the worker itself shows that it was told: its connection may be dropped.
+
+        Documented (fault-tolerance/request-cancellation): a worker sees a stop, a kill or a dropped connection.
+        """
+        owed = [pair for pair in must_aborts(ledger) if pair[0].sent.frontend == frontend]
+        if not owed:
             return
+        musts = {request.name: request for request, title in owed if not self._told(ledger, request, title)}
         kills = ledger.kills.get(frontend, 0)
         if kills >= len(musts):
             self.tally.evaluated += 1
@@ -111,6 +116,10 @@ class CancelAborts(Invariant):
             self.tally.evaluated += 1
             message = f"{frontend} logged {kills} control messages, expected at least {len(musts)}"
             yield self.finding("no-kill", frontend, message, *map(_left, musts.values()))
+
+    def _told(self, ledger: Ledger, request: Request, title: str) -> bool:
+        generation = ledger.generations[request.sent.id][title]
+        return bool(generation.aborted or generation.signalled)
 
     def _frontend_counter(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
         """Each id is counted once: the counter lies in [must, must + may]. A broken connection may count too."""

@@ -35,7 +35,7 @@ from ftmodel.invariants.records import Choice, Generation, Incarnation, Moves, R
 from ftmodel.invariants.texts import twin_of
 
 _ANSWERS: Final = frozenset({"response-begun", "received", "request-ended", "client-closed"})
-_ENGINE_MEANINGS: Final = frozenset({"begun", "ended", "aborted", "failed", "finished"})
+_ENGINE_MEANINGS: Final = frozenset({"begun", "ended", "aborted", "failed", "finished", "signalled"})
 
 
 class Ledger:

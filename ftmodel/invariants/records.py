@@ -167,6 +167,8 @@ class Generation:
     aborted: list[LogLine] = field(default_factory=list)
     failed: list[LogLine] = field(default_factory=list)
     finished: list[LogLine] = field(default_factory=list)
+    signalled: list[LogLine] = field(default_factory=list)
+    """It was told there that the client has left."""
 
     @property
     def ends(self) -> list[LogLine]:

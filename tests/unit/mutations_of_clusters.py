@@ -130,8 +130,10 @@ def _end_late(base: Base, meaning: str) -> list[Event] | None:
 
 
 def no_kill(base: Base) -> list[Event] | None:
+    if base.ledger.setting.engine_ids:
+        return None  # the worker's abort shows that it was told
     lefts = [request.left_at.after_s for request, _ in base.must_abort()]
-    events = [e for e in base.events if not (isinstance(e, LogLine) and e.meaning == "kill")]
+    events = [e for e in base.events if not (isinstance(e, LogLine) and e.meaning in ("kill", "signalled"))]
     return delayed_rest(base, events, max(lefts) + 4) if lefts else None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from histories import BASES, FRONTEND, Ask, Story, moment
 
+from ftmodel import history
 from ftmodel.errors import StoreError
 from ftmodel.history import (
     Answered,
@@ -401,3 +402,11 @@ def test_bursts_of_many_tokens_are_as_good_as_single_ones() -> None:
     story.events = [event for event in story.events if event not in bursts]
     story.push(dataclasses.replace(bursts[-1], items=tuple(text)))
     assert signatures(judged(story)) == []
+
+
+def test_a_cancel_that_the_worker_was_told_of_needs_no_control_message_of_the_frontend() -> None:
+    recorded = Path(__file__).parent / "recorded" / "mocker-1.6.1-freezes.jsonl"
+    events = [event for event in history.read(recorded) if getattr(event, "meaning", "") != "kill"]
+    judged = judge(events)
+    assert judged.duty["A1"]["must"] > 0
+    assert judged.findings == ()

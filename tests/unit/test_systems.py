@@ -19,7 +19,7 @@ HERE = Path(ftmodel.__file__).parent
 STRATEGIES = HERE.parent / "strategies"
 ROLES = get_args(Role)
 MEANINGS = {
-    "begun", "ended", "aborted", "failed", "finished", "arrived", "armed-death", "cancel-received", "selected", "kill",
+    "begun", "ended", "aborted", "failed", "finished", "arrived", "armed-death", "signalled", "selected", "kill",
     "client-gone", "migrating", "retrying", "given-up", "panic", "traceback", "assertion",
 }  # fmt: skip
 """Meanings of log lines that judging knows; a new one gets its row here and its sense in `history.LogLine`."""

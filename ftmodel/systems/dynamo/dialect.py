@@ -62,7 +62,7 @@ DIALECTS: Final = (
         until=(1, 7),
         patterns=(
             *_COMMON,
-            Pattern(role="worker", meaning="cancel-received", text="request cancellation received"),
+            Pattern(role="worker", meaning="signalled", text="request cancellation received"),
         ),
         metrics=(*_FRONTEND_METRICS, *_WORKER_METRICS),
     ),

@@ -54,6 +54,8 @@ class Incarnation:
     frozen: bool = False
     hit: bool = False
     """Some fault hit it."""
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a fault on it is made and verified: another must not undo it in between."""
     held: set[str] = field(default_factory=set)
     """Ids of the requests that it began and did not end, as its log tells."""
 
@@ -192,7 +194,8 @@ class Cluster:
     async def _await_exit(self, life: Incarnation) -> None:
         exit_ = await life.process.wait()
         self.push(self._exited(life, exit_))
-        self.ground.ports.give_back(life.port)
+        if life.role == "worker":  # clients still speak to a frontend's port: it must be nobody else's meanwhile
+            self.ground.ports.give_back(life.port)
 
     def _exited(self, life: Incarnation, exit_: Exit) -> Exited:
         return Exited(at=self.clock.of_monotonic(exit_.at), title=life.title, code=exit_.code, signal=exit_.signal)
@@ -329,7 +332,7 @@ class Cluster:
             if life.alive:
                 with suppress(ProcessGoneError):
                     await self.kill(life)
-                self.ground.ports.give_back(life.port)
+            self.ground.ports.give_back(life.port)
         self.poll_logs()
         await self.client.aclose()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from ftmodel.errors import HarnessError
@@ -40,47 +41,48 @@ class Faults:
 
     async def kill(self, step: str, life: Incarnation) -> str:
         """SIGKILL the worker's process group; verified by its end."""
-        life.hit = True
-        at = await self._cluster.kill(life)
-        self._tell("kill-worker", step, life, at, verified=not life.alive)
+        async with life.busy:
+            life.hit = True
+            at = await self._cluster.kill(life)
+            self._tell("kill-worker", step, life, at, verified=not life.alive)
         return life.title
 
     async def stop(self, step: str, life: Incarnation) -> str:
-        """SIGTERM the worker; verified by its leaving the list, or its end."""
-        if life.frozen:
-            raise VoidError(f"{life.title} is frozen and would not hear the signal")
-        life.hit = True
-        at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGTERM))
-        verified = False
-        with suppress(TimeoutError):
-            async with asyncio.timeout(VERIFY_BOUND_S):
-                while life.alive and await self._is_listed(life):
-                    await asyncio.sleep(4 * LOOK_EVERY_S)
-                verified = True
-        self._tell("stop-worker", step, life, at, verified=verified)
+        """SIGTERM the worker; verified by its having taken the signal, or its end."""
+        async with life.busy:
+            if life.frozen:
+                raise VoidError(f"{life.title} is frozen and would not hear the signal")
+            life.hit = True
+            at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGTERM))
+            verified = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(VERIFY_BOUND_S):
+                    while life.alive and _is_pending(life.process.pid, signal.SIGTERM):
+                        await asyncio.sleep(LOOK_EVERY_S)
+                    verified = True
+            self._tell("stop-worker", step, life, at, verified=verified)
         return life.title
-
-    async def _is_listed(self, life: Incarnation) -> bool:
-        listed = await self._cluster.ask_list()
-        return listed is None or life.title in listed.titles
 
     async def freeze(self, step: str, life: Incarnation) -> str:
         """SIGSTOP the worker's process group; verified by the state of its threads."""
-        if life.frozen:
-            raise VoidError(f"{life.title} is frozen already")
-        life.hit = life.frozen = True
-        at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGSTOP))
-        self._tell("freeze-worker", step, life, at, verified=await self._warden.stops(life.process))
+        async with life.busy:
+            if life.frozen:
+                raise VoidError(f"{life.title} is frozen already")
+            life.hit = life.frozen = True
+            at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGSTOP))
+            stopped = await self._warden.stops(life.process)
+            self._tell("freeze-worker", step, life, at, verified=stopped or not life.alive)
         return life.title
 
     async def thaw(self, step: str, life: Incarnation) -> str:
         """SIGCONT the worker's process group; verified likewise."""
-        if not life.frozen:
-            raise VoidError(f"{life.title} is not frozen")
-        at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGCONT))
-        life.frozen = False
-        goes_on = await self._warden.stops(life.process, stopped=False)
-        self._tell("thaw-worker", step, life, at, verified=goes_on)
+        async with life.busy:
+            if not life.frozen:
+                raise VoidError(f"{life.title} is not frozen")
+            at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGCONT))
+            life.frozen = False
+            goes_on = await self._warden.stops(life.process, stopped=False)
+            self._tell("thaw-worker", step, life, at, verified=goes_on or not life.alive)
         return life.title
 
     # -- death at a token
@@ -133,3 +135,13 @@ class Faults:
     def _tell(self, fault: str, step: str, life: Incarnation, at: Interval, *, verified: bool) -> None:
         self.last_s = self._clock.now()
         self._push(FaultMade(at=at, fault=fault, title=life.title, step=step, verified=verified))  # type: ignore[arg-type]
+
+
+def _is_pending(pid: int, signum: int) -> bool:
+    """True while a signal has been sent to a process and no thread of it has taken it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False  # it has ended
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask & 1 << (signum - 1) for mask in masks)

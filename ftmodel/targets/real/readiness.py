@@ -57,13 +57,21 @@ class Readiness:
 
     async def _until_ready(self, life: Incarnation) -> None:
         while life.alive and not await self._cluster.is_listed(life):
+            self._check_frontend()
             await asyncio.sleep(LOOK_EVERY_S)
         pause_s = LOOK_EVERY_S
         while life.alive and not life.answered:
             await asyncio.gather(self._until_answered(self._probe()), asyncio.sleep(pause_s))
             pause_s = min(LONGEST_PAUSE_S, 1.5 * pause_s)  # few probes, however long it takes
+            self._check_frontend()
         if not life.alive and not life.hit:
             raise HarnessError(self._late())
+
+    def _check_frontend(self) -> None:
+        """A frontend that has ended is nobody's to speak to: its port may be another's by now. Raises HarnessError."""
+        frontend = self._cluster.frontend
+        if frontend is not None and not frontend.alive:
+            raise HarnessError(f"{frontend.title} ended while the cluster was starting; see {frontend.log.path}")
 
     def _probe(self) -> Request:
         name = f"probe{len(self.probes) + 1}"
