@@ -405,8 +405,9 @@ def test_bursts_of_many_tokens_are_as_good_as_single_ones() -> None:
 
 
 def test_a_cancel_that_the_worker_was_told_of_needs_no_control_message_of_the_frontend() -> None:
-    recorded = Path(__file__).parent / "recorded" / "mocker-1.6.1-freezes.jsonl"
-    events = [event for event in history.read(recorded) if getattr(event, "meaning", "") != "kill"]
+    """Recorded: of five cancels right behind a migration one dropped the connection instead of sending a message."""
+    events = list(history.read(Path(__file__).parent / "recorded" / "mocker-1.6.1-dropped.jsonl"))
+    kills = sum(getattr(event, "meaning", "") == "kill" for event in events)
     judged = judge(events)
-    assert judged.duty["A1"]["must"] > 0
+    assert kills < judged.duty["A1"]["must"]
     assert judged.findings == ()
