@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +18,7 @@ from rich.markup import escape
 from ftmodel import campaign, doctor, profiles, topology
 from ftmodel.campaign import Options
 from ftmodel.cli import listing, show
-from ftmodel.errors import FtmodelError, HarnessError, UsageError
+from ftmodel.errors import FtmodelError, UsageError
 from ftmodel.runner import Drawn
 from ftmodel.verdict import EXIT_CODES, WRONG_USE, Verdict, row
 
@@ -127,7 +126,7 @@ def doctor_(sut_python: SutPython = None, as_json: Json = False) -> None:
             console.print(f"      try: [cyan]{escape(check.remedy)}[/]", highlight=False, soft_wrap=True)
     if as_json:
         _print_json({"checks": [check.row() for check in checks], "ok": all(check.ok for check in checks)})
-    raise typer.Exit(0 if all(check.ok for check in checks) else EXIT_CODES["unknown"])
+    raise Done(0 if all(check.ok for check in checks) else EXIT_CODES["unknown"])
 
 
 @app.command("list")
@@ -143,20 +142,32 @@ def list_(
         _console(as_json).print(listing.table(rows))
 
 
+class Done(Exception):  # noqa: N818 - no error: how a command hands its exit code to `main`
+    """A command has ended with this exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 def main() -> None:
     """Run a command; turn what ftmodel raises into one clear message and an exit code."""
     try:
-        sys.exit(app(standalone_mode=False))  # the code of a typer.Exit comes back as the result
-    except click.ClickException as wrong:
-        wrong.show()
-        sys.exit(WRONG_USE)
-    except (click.Abort, KeyboardInterrupt):
+        app()
+    except Done as done:
+        sys.exit(done.code)
+    except SystemExit as left:  # typer's own: 0 after --help, else what was typed is wrong, or Ctrl-C was
+        if left.code in (1, INTERRUPTED):
+            _say("interrupted: nothing is left running")
+            sys.exit(INTERRUPTED)
+        sys.exit(WRONG_USE if left.code else 0)
+    except KeyboardInterrupt:
         _say("interrupted: nothing is left running")
         sys.exit(INTERRUPTED)
     except UsageError as wrong:
         _say(str(wrong))
         sys.exit(WRONG_USE)
-    except (HarnessError, FtmodelError) as failed:
+    except FtmodelError as failed:
         _say(f"unknown: {failed}")
         sys.exit(EXIT_CODES["unknown"])
 
@@ -167,7 +178,7 @@ def _conclude(console: Console, verdict: Verdict, as_json: bool) -> None:
     show.summary(console, verdict)
     if as_json:
         _print_json(row(verdict))
-    raise typer.Exit(verdict.exit_code)
+    raise Done(verdict.exit_code)
 
 
 def _console(as_json: bool) -> Console:

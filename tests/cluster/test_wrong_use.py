@@ -36,6 +36,20 @@ def _left() -> list[int]:
     return [p.pid for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.parametrize(
+    "arguments", [("run", "--bogus"), ("replay",), ("bogus",), ("run", "--seed", "x")], ids=" ".join
+)
+def test_what_was_typed_wrong(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = _run(*arguments, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "Usage:" in done.stderr
+
+
+def test_help_is_no_wrong_use(tmp_path: Path) -> None:
+    assert _run("--help", cwd=tmp_path).returncode == 0
+
+
 def test_an_unknown_topology(tmp_path: Path) -> None:
     _expect(
         _run("run", "--topology", "nonesuch", cwd=tmp_path), 3, "'nonesuch'", "aggregated", "ftmodel list topologies"
