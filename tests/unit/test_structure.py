@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import ftmodel
-
-HERE = Path(ftmodel.__file__).parent
+HERE = Path(__file__).parents[2] / "ftmodel"
 STRATEGIES = HERE.parent / "strategies"
 MAY_NAME_STRATEGIES = ("ftmodel.cli", "ftmodel.pytest_plugin")
 PURE = ("ftmodel.steps", "ftmodel.outline", "ftmodel.history", "ftmodel.invariants")
