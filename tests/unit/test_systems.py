@@ -10,12 +10,11 @@ from typing import get_args
 
 import pytest
 
-import ftmodel
 from ftmodel import engines, systems, topology
 from ftmodel.errors import TopologyError
 from ftmodel.systems import METRICS, Pattern, Place, Role, System
 
-HERE = Path(ftmodel.__file__).parent
+HERE = Path(__file__).parents[2] / "ftmodel"
 STRATEGIES = HERE.parent / "strategies"
 ROLES = get_args(Role)
 MEANINGS = {
