@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 import secrets
@@ -67,9 +68,7 @@ def run(
     tops = [topology.find(name.strip()) for name in topologies.split(",")]
 
     def draw(opener: Drawn, timeouts_ms: Sequence[int]) -> None:
-        # By name and here: a stored plan is replayed without Hypothesis, and without what draws.
-        strategies: Any = importlib.import_module("ftmodel.strategies")
-        strategies.generate(
+        _strategies().generate(
             opener, examples=count or 10**6, steps=steps or chosen.steps, seed=drawn_seed, timeouts_ms=timeouts_ms
         )
 
@@ -170,6 +169,25 @@ def main() -> None:
     except FtmodelError as failed:
         _say(f"unknown: {failed}")
         sys.exit(EXIT_CODES["unknown"])
+
+
+def _strategies() -> Any:
+    """What draws, imported by name and late: a stored plan is replayed without it, and without Hypothesis.
+
+    Installed, it is `ftmodel.strategies`. In a checkout whose `ftmodel` folder shadows the installed one (as `python -m`
+    makes it), it lies beside that folder.
+    """
+    name = "ftmodel.strategies"
+    beside = Path(__file__).parents[2] / "strategies"
+    if importlib.util.find_spec(name) is None and beside.is_dir():
+        spec = importlib.util.spec_from_file_location(
+            name, beside / "__init__.py", submodule_search_locations=[str(beside)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return importlib.import_module(name)
 
 
 def _conclude(console: Console, verdict: Verdict, as_json: bool) -> None:

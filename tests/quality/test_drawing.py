@@ -118,7 +118,7 @@ print(json.dumps([planfile.dump(planfile.with_steps(toy.head, toy.steps)) for to
 def elsewhere(seed: int) -> list[str]:
     """The plans that a process of its own draws."""
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(seed)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-P", "-c", ELSEWHERE, str(seed)], capture_output=True, text=True, check=True, timeout=60
     )
     plans: list[str] = json.loads(done.stdout)
     return plans

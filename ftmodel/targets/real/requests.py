@@ -67,6 +67,11 @@ class Request:
         """Sent and not over."""
         return self.sent.done() and not self.sent.cancelled() and not self.ended.is_set()
 
+    @property
+    def under_way(self) -> bool:
+        """Being sent, or sent and not over."""
+        return self.task is not None and not self.ended.is_set()
+
     async def token(self, k: int) -> None:
         """Wait until the client has token k; k = 0: the answer's head. Raises LookupError if that never comes."""
         if self.ended.is_set() and not self._has(k):

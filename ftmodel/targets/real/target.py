@@ -322,7 +322,7 @@ class RealTarget:
         return f"{len(open_)} requests still open" if open_ else ""
 
     def _open(self) -> list[Request]:
-        return [request for request in self._requests.values() if request.open]
+        return [request for request in self._requests.values() if request.under_way]
 
     async def _heal(self) -> str:
         """Thaw what is frozen, and start a worker in each of the topology's empty slots."""
