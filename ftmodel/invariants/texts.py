@@ -117,10 +117,18 @@ def difference(twin: Twin, others: list[str]) -> Difference:
     found = expected.find(probe) if probe else -1
     if found >= 0:
         return "lost" if found > at else "doubled"
+    if course(twin.key).script.width > 1 and _is_thinned(got[at:], expected[at:]):
+        return "lost"  # in several places
     strange = probe[: WORD_CHARS if course(twin.key).script.width == 1 else 1]
     if strange and any(strange in other for other in others):
         return "foreign"
     return "differs"
+
+
+def _is_thinned(got: str, expected: str) -> bool:
+    """True if what was got is what was expected with characters left out."""
+    rest = iter(expected)
+    return all(char in rest for char in got if char not in BROKEN)
 
 
 def twin_of(key: str, choice: int, max_tokens: int) -> Twin:

@@ -93,3 +93,9 @@ def test_a_character_lost_between_two_decoders_is_lost() -> None:
     whole = whole_text(KEYS[3], 90)
     assert difference(fed(KEYS[3], 90, whole[:6], whole[7:]), []) == "lost"
     assert difference(fed(KEYS[3], 90, whole[:6] + BROKEN, whole[7:]), []) == "lost"
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_a_text_that_lost_characters_in_several_places_close_together_has_lost_them(width: int) -> None:
+    full = text(KEYS[width], 0, 60)
+    assert difference(fed(KEYS[width], 60, full[:3] + full[4:6] + full[7:]), []) == "lost"
