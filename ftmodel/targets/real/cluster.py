@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from ftmodel.targets.real import metrics
 from ftmodel.targets.real.clock import Clock
 from ftmodel.targets.real.logs import LogFile
 from ftmodel.targets.real.ports import Ports
-from ftmodel.targets.real.processes import Exit, Launch, Process, ProcessGoneError, Warden
+from ftmodel.targets.real.processes import Launch, Process, ProcessGoneError, Warden
 from ftmodel.topology import Topology
 
 FRONTEND: Final = "frontend-1"
@@ -193,12 +193,10 @@ class Cluster:
 
     async def _await_exit(self, life: Incarnation) -> None:
         exit_ = await life.process.wait()
-        self.push(self._exited(life, exit_))
+        at = self.clock.of_monotonic(exit_.at)
+        self.push(Exited(at=at, title=life.title, code=exit_.code, signal=exit_.signal))
         if life.role == "worker":  # clients still speak to a frontend's port: it must be nobody else's meanwhile
             self.ground.ports.give_back(life.port)
-
-    def _exited(self, life: Incarnation, exit_: Exit) -> Exited:
-        return Exited(at=self.clock.of_monotonic(exit_.at), title=life.title, code=exit_.code, signal=exit_.signal)
 
     # -- who is there
 
@@ -358,11 +356,6 @@ class Cluster:
 def _patterns(system: tuple[Pattern, ...], engine: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
     """Both dialects. Where the engine does not tell the begin of a request itself, its arrival stands in."""
     tells = any(pattern.meaning == "begun" for pattern in engine)
-    read = (
-        Pattern(
-            role=p.role, meaning="begun" if p.meaning == "arrived" and not tells else p.meaning, text=p.text,
-            id_field=p.id_field, target=p.target, where=p.where, keep=p.keep,
-        )
-        for p in system
-    )  # fmt: skip
-    return (*engine, *read)
+    if tells:
+        return (*engine, *system)
+    return (*engine, *(replace(p, meaning="begun") if p.meaning == "arrived" else p for p in system))

@@ -358,6 +358,9 @@ class RealTarget:
         await self._until_rest(bounds)
         self._mark("rest")
         self._raise_failure()
+        for life in self._cluster.lives.values():
+            if life.log.overflowed:
+                raise HarnessError(f"{life.log.path}: longer than is read of a log; what it says further is not known")
 
     async def _fail(self, why: str) -> None:
         now_s = self._clock.now()
