@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ class Engine:
     """Module of the worker in the interpreter under test, or the path of a file of ours."""
     arguments: tuple[str, ...]
     """Arguments of the worker; {model}, {name}, {migration_limit}, {armed} and the options by name are filled in."""
-    options: Mapping[str, float]
+    options: Mapping[str, float | str]
     """Settings that a topology may change, with their defaults."""
     patterns: tuple[Pattern, ...]
     metrics: tuple[MetricRow, ...]
@@ -43,6 +43,12 @@ class Engine:
     """How many tokens a text of its holds."""
     arms: bool
     """It can die at an exact token by itself: a file named by the request id in a folder tells it so."""
+    context_tokens: int = 0
+    """Prompts and answers together are at most so long; 0: there is no such bound."""
+    stop: Callable[[str, int], str] | None = None
+    """(key of the request, position of a token) -> a stop string that the answer first has about there."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of the options that are words: what they may be."""
     path: Path | None = None
     """The worker's file, if it is ours."""
 

@@ -8,8 +8,17 @@ from ftmodel.systems import MetricRow
 ENGINE = Engine(
     name="mocker",
     module="dynamo.mocker.main",
-    arguments=("--model-path", "{model}", "--model-name", "{name}", "--speedup-ratio", "{speedup}"),
-    options={"speedup": 1.0},
+    arguments=(
+        "--model-path",
+        "{model}",
+        "--model-name",
+        "{name}",
+        "--speedup-ratio",
+        "{speedup}",
+        "--num-gpu-blocks-override",
+        "{blocks}",
+    ),
+    options={"speedup": 1.0, "blocks": 16384},
     patterns=(),
     metrics=(
         MetricRow(role="worker", name="running", metric="vllm:num_requests_running"),
@@ -22,4 +31,5 @@ ENGINE = Engine(
     count=lambda text: len(text) // 4,
     engine_ids=False,
     arms=False,
+    stop=lambda _key, _position: " q",  # its text is random: one word in 26 begins so
 )

@@ -1,4 +1,4 @@
-"""Orders to die at a token: the lowest stands, each is taken once, and a race with a worker is never lost twice."""
+"""Orders to die or fail at a token: the lowest stands, each is taken once, and a race with a worker is never lost twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class Worker:
 
     def position(self, request_id: str) -> int | None:
         file = self.folder / request_id
-        return int(file.read_text()) if file.exists() else None
+        return int(file.read_text().split()[0]) if file.exists() else None
+
+    def how(self, request_id: str) -> str:
+        return (self.folder / request_id).read_text().split()[1]
 
     def take(self, request_id: str) -> None:
         (self.folder / request_id).unlink()
@@ -47,6 +50,22 @@ def test_the_lowest_order_stands_whatever_was_given_first(orders: Orders, worker
     orders.give("s2", "id1", 5)
     orders.give("s3", "id1", 150)
     assert worker.position("id1") == 5
+
+
+def test_an_order_says_how_and_death_is_what_it_is_for(orders: Orders, worker: Worker) -> None:
+    orders.give("s1", "id1", 9)
+    assert (worker.folder / "id1").read_text() == "9 die"
+    orders.give("s2", "id1", 5, "stall")
+    assert (worker.folder / "id1").read_text() == "5 stall"
+
+
+def test_of_two_orders_for_one_position_the_first_given_stands(orders: Orders, worker: Worker) -> None:
+    orders.give("s1", "id1", 5, "error")
+    orders.give("s2", "id1", 5, "die")
+    assert worker.how("id1") == "error"
+    worker.take("id1")
+    assert orders.is_taken("s1", "id1")
+    assert (worker.position("id1"), worker.how("id1")) == (5, "die")
 
 
 def test_when_a_worker_has_taken_an_order_the_next_one_stands(orders: Orders, worker: Worker) -> None:

@@ -261,7 +261,7 @@ def test_an_error_of_its_own_is_logged_and_raised(
 ) -> None:
     async def scene() -> None:
         engine = Engine(options())
-        monkeypatch.setattr(engine, "condemned", lambda _job, _position: 1 / 0)
+        monkeypatch.setattr(engine, "ordered", lambda _job, _position: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await answer(engine, Context("a"), asked(5))
         assert not engine.running
@@ -292,14 +292,18 @@ def test_tokens_never_come_closer_than_the_pace(options: Options, logged: list[s
     asyncio.run(scene())
 
 
-def test_an_armed_file_condemns_once_and_from_its_position_on(
+def test_an_order_is_taken_once_and_from_its_position_on(
     options: Options, logged: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaths: list[int] = []
 
+    async def obey(_call: object, position: int, _how: str) -> list[dict[str, Any]]:
+        deaths.append(position)
+        return []
+
     async def scene() -> None:
         engine = Engine(worker.parse_arguments(["--model-path=m", "--pace-ms=0", f"--armed={tmp_path}"]))
-        monkeypatch.setattr(engine, "die", lambda _job, position: deaths.append(position))
+        monkeypatch.setattr(engine, "obey", obey)
         (tmp_path / "a").write_text("3")
         await answer(engine, Context("b"), asked(6))
         await answer(engine, Context("a"), asked(6))

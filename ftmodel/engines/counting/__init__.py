@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ftmodel.engines import Engine
+from ftmodel.engines.counting.worker import DEFECTS, stop_text
+from ftmodel.engines.model import CONTEXT_TOKENS
 from ftmodel.systems import MetricRow, Pattern
 
 _TARGET = "counting"
@@ -33,20 +35,28 @@ ENGINE = Engine(
         "{prefill_ms}",
         "--slots",
         "{slots}",
+        "--defect",
+        "{defect}",
+        "--defect-every",
+        "{defect_every}",
     ),
-    options={"pace_ms": 5.0, "prefill_ms": 5.0, "slots": 256},
+    options={"pace_ms": 5.0, "prefill_ms": 5.0, "slots": 256, "defect": "none", "defect_every": 1},
+    choices={"defect": ("none", *DEFECTS)},
     patterns=(
         Pattern(
             role="worker",
             meaning="begun",
             text="Decode Request ID: ",
             target=_TARGET,
-            keep=("position", "max_tokens", "prompt_tokens", "n"),
+            keep=("position", "max_tokens", "prompt_tokens", "n", "min_tokens", "stop"),
         ),
         Pattern(role="worker", meaning="ended", text="Ended Request ID: ", target=_TARGET, keep=("tokens", "reason")),
         Pattern(role="worker", meaning="aborted", text="Aborted Request ID: ", target=_TARGET, keep=("tokens",)),
         Pattern(role="worker", meaning="failed", text="Failed Request ID: ", target=_TARGET, keep=("error",)),
         Pattern(role="worker", meaning="armed-death", text="Armed death Request ID: ", target=_TARGET),
+        Pattern(  # of the other orders; the row above has the first say
+            role="worker", meaning="armed-error", text="Armed ", target=_TARGET, keep=("how", "position")
+        ),
     ),
     metrics=(
         MetricRow(role="worker", name="running", metric="vllm:num_requests_running"),
@@ -55,8 +65,10 @@ ENGINE = Engine(
     ),
     slots=256,
     exact_text=True,
+    context_tokens=CONTEXT_TOKENS,
     token_chars=0,
     count=_count,
     engine_ids=True,
     arms=True,
+    stop=lambda key, position: stop_text(key.encode(), position),
 )

@@ -22,6 +22,7 @@ import os
 import signal
 import string
 import time
+import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,34 @@ BYTES: Final = 256
 WORDS: Final = 3840
 """The model directory's vocabulary: the bytes themselves, then words of a space and three letters."""
 DEFAULT_MAX_TOKENS: Final = 16
+FOREVER: Final = float("inf")
+
+ORDERS: Final = ("die", "error", "cancelled", "no-finish", "stall")
+"""What a file of the tester's can have a worker do at a token; see `Engine.ordered` and `Engine.obey`."""
+
+MIDDLE: Final = 7
+"""Where a defect spoils an answer; one that ends at the token behind it or before is clean."""
+FOREIGN_TOKENS: Final = 12
+"""So many that a whole character of every script is among them."""
+PHANTOM: Final = 1_000_000
+"""An id beyond every vocabulary: it decodes to nothing, and is counted."""
+ADMITS_S: Final = 10.0
+
+DEFECTS: Final = {
+    "drops-token": "One token in the middle of an answer is not emitted, and the position goes on.",
+    "doubles-token": "One token in the middle of an answer is emitted twice.",
+    "reorders-tokens": "Two unequal tokens in the middle of an answer change places.",
+    "ignores-abort": "A killed or stopped context changes nothing: the engine generates to the end and logs no abort.",
+    "aborts-in-log-only": "An abort is logged at once, but the engine generates to the end and keeps the slot so long.",
+    "foreign-tokens": "From the middle on, some tokens of an answer are those of another request of this worker.",
+    "wrong-usage": "One token too many is reported for the prompt and one for the answer.",
+    "no-finish-reason": "The last item lacks its finish reason, and the stream just ends.",
+    "hangs": "In the middle of an answer the engine falls silent and never ends it; it heeds an abort.",
+    "dies-silently": "In the middle of an answer the process exits with code 0, without a word.",
+    "leaks-slot": "An aborted request never gives back its slot.",
+    "admits-while-draining": "Asked to stop, the worker says so, but stays on the list and serves all that comes for 10 s.",
+}
+"""What can be wrong with this engine on purpose, so that the tester can show that it finds it: name and sentence."""
 
 
 # --- the text: pure, imported by the tester ---------------------------------------------------------------------------
@@ -122,6 +151,29 @@ def parse_prompt(token_ids: Sequence[int]) -> tuple[bytes, int]:
     return b"".join(map(token_bytes, reversed(line))), position
 
 
+def stop_text(key: bytes, position: int) -> str:
+    """A stop string that this key's answer first has at the token of this position, or behind it if need be.
+
+    Of words it is the last two letters and the beginning of the next one, so that it spans two tokens; else the
+    character that the token belongs to. Raises ValueError if there is none near, as behind all that the script has.
+    """
+    width = course(key).script.width
+    place = position // width
+    for near in range(place, place + 100):
+        begin, size = (4 * near + 2, 4) if width == 1 else (near, 1)
+        before = text(key, 0, (near + 2) * width)
+        stop = before[begin : begin + size]
+        if before.find(stop) == begin:
+            return stop
+    raise ValueError(f"key {key!r}: no stop string begins first at token {position}, expected an earlier token")
+
+
+def text_until_stop(key: bytes, max_tokens: int, stops: Sequence[str]) -> str:
+    """The answer up to the first of these stop strings, exclusive, or all of it."""
+    whole = text(key, 0, max_tokens)
+    return whole[: min((at for stop in stops if stop and (at := whole.find(stop)) >= 0), default=None)]
+
+
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
@@ -141,26 +193,39 @@ class Job:
     """What a request asks for, read from Dynamo's preprocessed form."""
 
     request_id: str
+    key: bytes
     prompt_tokens: int
     position: int
     max_tokens: int
     courses: tuple[Course, ...]
     foreign: bool
+    logprobs: int | None
+    """How many alternatives to show with each token; None for nothing of that kind."""
+    asked: dict[str, int]
+    """What else was asked for, which is the frontend's to do: it is only logged."""
 
     @classmethod
     def read(cls, request: dict[str, Any], request_id: str, context_tokens: int) -> Job:
-        """From `token_ids`, `stop_conditions.max_tokens` (16 if absent) and `sampling_options.n`."""
+        """From `token_ids`, `stop_conditions` (16 tokens if they do not say), `sampling_options`, `output_options`.
+
+        Stop strings are met by the frontend, which then kills the context. An answer ends at `max_tokens` alone, so
+        `min_tokens` is kept too.
+        """
         ids = request["token_ids"]
         key, position = parse_prompt(ids)
-        wanted = (request.get("stop_conditions") or {}).get("max_tokens")
+        conditions = request.get("stop_conditions") or {}
+        wanted, least, stops = (conditions.get(name) for name in ("max_tokens", "min_tokens", "stop"))
         choices = (request.get("sampling_options") or {}).get("n") or 1
         return cls(
             request_id=request_id,
+            key=key,
             prompt_tokens=len(ids),
             position=position,
             max_tokens=max(0, min(DEFAULT_MAX_TOKENS if wanted is None else wanted, context_tokens - len(ids))),
             courses=tuple(course(choice_key(key, index)) for index in range(choices)),
             foreign=position > 0 and list(ids[-position:]) != token_ids(key, 0, position),
+            logprobs=(request.get("output_options") or {}).get("logprobs"),
+            asked=({"min_tokens": least} if least else {}) | ({"stop": len(stops)} if stops else {}),
         )
 
     @property
@@ -184,18 +249,37 @@ class Job:
         """What goes out at this position: for each choice one item with one token, or with none behind the end."""
         last = {"finish_reason": "length"} if position + 1 >= self.end else {}
         for index, path in enumerate(self.courses):
-            yield {"token_ids": [path.token(position)] if position < self.end else [], "index": index, **last}
+            ids = [path.token(position)] if position < self.end else []
+            scores = {} if self.logprobs is None else self.scores(ids, position)
+            yield {"token_ids": ids, "index": index, **scores, **last}
+
+    def scores(self, ids: list[int], position: int) -> dict[str, Any]:
+        """Log probabilities that tell the position (a 1024th each, exact in 32 bits), as the frontend takes them."""
+        chosen = -position / 1024
+        others = range(max(1, self.logprobs or 0))
+        ranked = [[_ranked(token_id + other, other + 1, chosen - other) for other in others] for token_id in ids]
+        return {"log_probs": [chosen] * len(ids), "top_logprobs": ranked}
 
     def announce(self) -> None:
         """Log the arrival, and that the tokens behind the key are not those of its answer, if so."""
         where = {"position": self.position, "prompt_tokens": self.prompt_tokens}
-        self.log("Decode", **where, max_tokens=self.max_tokens, n=len(self.courses))
+        self.log("Decode", **where, max_tokens=self.max_tokens, n=len(self.courses), **self.asked)
         if self.foreign:
             self.log("Foreign tail", "WARN", **where)
 
     def log(self, what: str, level: str = "DEBUG", /, **fields: object) -> None:
         """Log what happens to this request."""
         log(level, f"{what} Request ID: {self.request_id}", request_id=self.request_id, **fields)
+
+
+def _ranked(token_id: int, rank: int, logprob: float) -> dict[str, Any]:
+    token = token_bytes(token_id).decode(errors="replace")
+    return {"rank": rank, "token_id": token_id, "token": token, "logprob": logprob}
+
+
+def strikes(key: bytes, every: int) -> bool:
+    """Whether a defect that acts on one in `every` requests acts on this one, on whatever worker it is."""
+    return zlib.crc32(key) % every == 0
 
 
 class Call:
@@ -209,6 +293,9 @@ class Call:
         self.job = job
         self.tokens = 0
         self.ended = False
+        self.told = False
+        self.defect = engine.options.defect if strikes(job.key, engine.options.defect_every) else "none"
+        self.neighbour = engine.neighbour(job.key)
         self._waiter: asyncio.Future[None] | None = None
 
     def end(self, how: str, **fields: object) -> None:
@@ -216,9 +303,62 @@ class Call:
         if self.ended:
             return
         self.ended = True
-        self.engine.leave(self)
-        self.job.log(how, tokens=self.tokens, **fields)
+        if self.defect != "leaks-slot" or how != "Aborted":
+            self.engine.leave(self)
+        if not self.told:
+            self.job.log(how, tokens=self.tokens, **fields)
         self.wake()
+
+    def abort(self, reason: str) -> None:
+        """End it because nobody waits for it any more, unless a defect has it go on."""
+        if self.defect not in ("ignores-abort", "aborts-in-log-only"):
+            self.end("Aborted", reason=reason)
+        elif not self.ended:
+            if self.defect == "aborts-in-log-only" and not self.told:
+                self.told = True
+                self.job.log("Aborted", tokens=self.tokens, reason=reason)
+            if reason == "closed":  # by the runtime, which takes two tokens more after an abort, in a thread of its own
+                asyncio.run_coroutine_threadsafe(self.linger(), self.engine.loop)
+
+    async def linger(self) -> None:
+        """Generate the rest for nobody."""
+        choices = len(self.job.courses)
+        while not self.ended and self.tokens < choices * self.job.max_tokens:
+            await asyncio.sleep(self.engine.options.pace_ms / 1000)
+            self.tokens += choices
+        self.end("Ended", reason="length")
+
+    def collapse(self, position: int) -> str:
+        """The defect that stops the generation here, or ""; one that was moved here kills no second worker."""
+        stops = self.defect == "hangs" or (self.defect == "dies-silently" and self.job.position == 0)
+        return self.defect if stops and position == MIDDLE < self.job.end - 1 else ""
+
+    def spoil(self, position: int, item: dict[str, Any]) -> list[dict[str, Any]]:
+        """What goes out in place of this item: itself, unless a defect has it otherwise."""
+        job = self.job
+        if self.defect == "none" or job.end - 1 <= MIDDLE:
+            return [item]
+        path = job.courses[item["index"]]
+        match self.defect:
+            case "drops-token" if position == MIDDLE:
+                return []
+            case "doubles-token" if position == MIDDLE:
+                return [item, item]
+            case "reorders-tokens":
+                here = path.token(MIDDLE)
+                other = next((place for place in range(MIDDLE + 1, job.end) if path.token(place) != here), MIDDLE)
+                if position in (MIDDLE, other):
+                    return [item | {"token_ids": [path.token(MIDDLE + other - position)]}]
+            case "foreign-tokens" if item["token_ids"] and MIDDLE <= position < MIDDLE + FOREIGN_TOKENS:
+                return [item | {"token_ids": [self.neighbour.token(position)]}]
+            case "wrong-usage" if "finish_reason" in item:
+                # The frontend counts the answer's tokens itself, and takes the prompt's from here (1.4 to 1.6).
+                usage = {"prompt_tokens": job.prompt_tokens - job.position + 1, "completion_tokens": self.tokens + 1}
+                usage["total_tokens"] = sum(usage.values())
+                return [item | {"token_ids": [*item["token_ids"], PHANTOM], "completion_usage": usage}]
+            case "no-finish-reason":
+                return [{name: value for name, value in item.items() if name != "finish_reason"}]
+        return [item]
 
     def wake(self) -> None:
         """Have the wait that is going on look again at what it waits for."""
@@ -256,6 +396,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.running: set[Call] = set()
         self.waiting: deque[Call] = deque()
+        self.keys: deque[bytes] = deque(maxlen=2)
 
     def enter(self, call: Call) -> None:
         """Take a slot, or queue."""
@@ -276,12 +417,19 @@ class Engine:
             self.running.add(heir)
             heir.wake()
 
+    def neighbour(self, key: bytes) -> Course:
+        """The course of the latest request here with another key than this; of one that nobody sent if there is none."""
+        other = next((other for other in reversed(self.keys) if other != key), b"nobody's")
+        if key not in self.keys:
+            self.keys.append(key)
+        return course(other)
+
     async def generate(self, request: dict[str, Any], context: Any) -> AsyncIterator[dict[str, Any]]:
         """Serve one request: what Dynamo calls, with what it preprocessed and the request's context.
 
-        Client gone, stop string met, frontend dead: each time the runtime (0.8 to 1.6) kills the context, or stops it,
-        and was never seen to close or cancel the generator, which is provided for all the same. So the abort is logged
-        by the context's callback: at once, in every phase, also while a yielded token waits to be taken.
+        Client gone, stop string met, frontend dead: each time the runtime (0.8 to 1.6) kills the context, or stops it;
+        the generator it closes only if that goes on for two tokens more. So the abort is logged by the context's
+        callback: at once, in every phase, also while a yielded token waits to be taken.
         """
         job = Job.read(request, context.id(), self.options.context)
         call = Call(self, job)
@@ -298,18 +446,24 @@ class Engine:
             for position in job.positions:
                 if not await call.until(ready):
                     return
-                if self.condemned(job, position):
-                    self.die(job, position)
+                if how := self.ordered(job, position) or call.collapse(position):
+                    break
                 ready = self.loop.time() + pace_s
                 for item in job.items(position):
                     call.tokens += len(item["token_ids"])
+                    for emitted in call.spoil(position, item):
+                        yield emitted
+            else:
+                position = job.end
+                if how := self.ordered(job, position):
+                    await call.until(ready)  # so that the last token gets out
+            if how:
+                for item in await self.obey(call, position, how):
                     yield item
-            if self.condemned(job, job.end):
-                await call.until(ready)  # so that the last token gets out
-                self.die(job, job.end)
+                call.end("Failed", error=how)
             call.end("Ended", reason="length")
         except (GeneratorExit, asyncio.CancelledError):
-            call.end("Aborted", reason="closed")
+            call.abort("closed")
             raise
         except Exception as error:
             call.end("Failed", error=repr(error))
@@ -317,24 +471,49 @@ class Engine:
         finally:
             stop.cancel()
 
-    def condemned(self, job: Job, position: int) -> bool:
-        """Whether a file named like the request asks for death at this position or before, and we were first to it."""
+    def ordered(self, job: Job, position: int) -> str:
+        """How a file named like the request has it end at this position or before, if we were first to it; else ""."""
         if self.options.armed is None:
-            return False
+            return ""
         path = f"{self.options.armed}/{job.request_id}"
         try:
             with open(path, encoding="ascii") as file:  # noqa: PTH123 - at every token; a Path costs twice
-                if position < int(file.read()):
-                    return False
+                at, _, how = file.read().partition(" ")
+            if position < int(at) or (how := how.strip() or "die") not in ORDERS:
+                return ""
             os.unlink(path)  # noqa: PTH108 - likewise
         except (OSError, ValueError):  # there is none, or it is not fully written, or another incarnation was first
-            return False
-        return True
+            return ""
+        return how
 
-    def die(self, job: Job, position: int) -> None:
-        """Kill the own process group, which the launcher made for this worker alone."""
-        job.log("Armed death", position=position)
-        os.killpg(os.getpgid(0), signal.SIGKILL)
+    async def obey(self, call: Call, position: int, how: str) -> list[dict[str, Any]]:
+        """Do as an order or a defect says, having told of the order; returns what is still to be emitted.
+
+        To die is to kill the own process group, which the launcher made for this worker alone.
+        """
+        if how in ORDERS:
+            call.job.log(f"Armed {'death' if how == 'die' else how}", position=position, how=how)
+        match how:
+            case "die":
+                os.killpg(os.getpgid(0), signal.SIGKILL)
+            case "dies-silently":
+                os._exit(0)
+            case "error":
+                raise RuntimeError(f"ordered to fail at token {position}")
+            case "stall" | "hangs":
+                await call.until(FOREVER)
+            case "cancelled":
+                choices = range(len(call.job.courses))
+                return [{"token_ids": [], "index": index, "finish_reason": "cancelled"} for index in choices]
+        return []
+
+    def drain(self, runtime: Any) -> None:
+        """Tell of it, and let the runtime leave the list, refuse what is new and wait for what is admitted."""
+        log("INFO", "Draining", running=len(self.running), waiting=len(self.waiting))
+        if self.options.defect == "admits-while-draining":
+            self.loop.call_later(ADMITS_S, runtime.shutdown)
+        else:
+            runtime.shutdown()
 
     def metrics(self) -> str:
         """The gauges in Prometheus' text format; called from a thread of the runtime when somebody reads them."""
@@ -351,7 +530,7 @@ class Engine:
 
 def _stopped(call: Call, context: Any, stop: asyncio.Future[bool]) -> None:
     if not stop.cancelled():
-        call.end("Aborted", reason="killed" if context.is_killed() else "stopped")
+        call.abort("killed" if context.is_killed() else "stopped")
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
@@ -367,8 +546,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--pace-ms", type=float, default=5.0, help="least time between two tokens of a request")
     parser.add_argument("--prefill-ms", type=float, default=5.0, help="time before the first token")
     parser.add_argument("--slots", type=int, default=256, help="requests that generate at once")
-    parser.add_argument("--armed", metavar="DIR", help="folder of files REQUEST_ID holding the position to die at")
+    parser.add_argument("--armed", metavar="DIR", help="folder of files REQUEST_ID holding POSITION [HOW]: orders")
     parser.add_argument("--context", type=int, default=16384, help="longest prompt and answer together, in tokens")
+    parser.add_argument("--defect", choices=("none", *DEFECTS), default="none", help="what shall be wrong with it")
+    parser.add_argument("--defect-every", type=int, default=1, metavar="N", help="wrong for one in N requests")
     return parser.parse_args(arguments)
 
 
@@ -427,13 +608,9 @@ async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     runtime = make_runtime(loop)
 
-    def drain() -> None:
-        log("INFO", "Draining", running=len(engine.running), waiting=len(engine.waiting))
-        runtime.shutdown()
-
     engine = Engine(options)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, drain)
+        loop.add_signal_handler(number, engine.drain, runtime)
     endpoint = make_endpoint(runtime, options.endpoint.removeprefix("dyn://"))
     export_metrics(endpoint, engine)
     await register(endpoint, options)

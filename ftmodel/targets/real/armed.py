@@ -1,7 +1,8 @@
-"""Orders to a worker to die by itself at an exact token, for engines that can: a client would see the token too late.
+"""Orders to a worker to die or fail at an exact token, for engines that can: a client would see the token too late.
 
-The order is a file named by the request's id that holds a position; the worker that reaches it first takes the file and
-dies. Of several orders for one request the lowest position stands in the file; the others wait.
+The order is a file named by the request's id that holds a position and how to end there; the worker that reaches it
+first takes the file and obeys. Of several orders for one request that with the lowest position stands in the file, of
+equals that which was given first; the others wait.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ class Orders:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._waiting: dict[str, dict[str, int]] = {}
-        """By request id: position by step."""
+        self._waiting: dict[str, dict[str, tuple[int, str]]] = {}
+        """By request id: position and how, by step, in the order in which they were given."""
         self._standing: dict[str, str] = {}
         """By request id: the step whose position is in the file."""
         self._taken: set[str] = set()
 
-    def give(self, step: str, request_id: str, position: int) -> None:
-        """Order the worker that generates token `position` of the request to die there, on behalf of a step."""
-        self._waiting.setdefault(request_id, {})[step] = position
+    def give(self, step: str, request_id: str, position: int, how: str = "die") -> None:
+        """Order the worker that generates token `position` of the request to end it so there, on behalf of a step."""
+        self._waiting.setdefault(request_id, {})[step] = position, how
         self._stand(request_id)
 
     def is_taken(self, step: str, request_id: str) -> bool:
@@ -54,7 +55,7 @@ class Orders:
         waiting = self._waiting[request_id]
         if not waiting:
             return
-        lowest = min(waiting, key=lambda step: waiting[step])
+        lowest = min(waiting, key=lambda step: waiting[step][0])
         file = self._folder / request_id
         standing = self._standing.get(request_id)
         if standing == lowest:
@@ -66,6 +67,7 @@ class Orders:
                 return
             del self._standing[request_id]
         new = file.with_suffix(".new")
-        new.write_text(str(waiting[lowest]))
+        position, how = waiting[lowest]
+        new.write_text(f"{position} {how}")
         new.replace(file)
         self._standing[request_id] = lowest
