@@ -11,18 +11,24 @@ from typing import Literal
 from ftmodel.steps import (
     SLOTS,
     Cancel,
+    EngineError,
     FreezeWorker,
     Heal,
+    KillFrontend,
     KillWorker,
     Patience,
     Settle,
     Slot,
+    SlowReader,
+    StartFrontend,
     StartWorker,
     Step,
+    StopFrontend,
     StopWorker,
     Subject,
     Submit,
     ThawWorker,
+    VictimOf,
 )
 
 SlotState = Literal["up", "empty", "frozen"]
@@ -34,17 +40,23 @@ class Outline:
 
     workers: int
     patience: Patience
+    frontends: int = 1
+    gates: dict[int, bool] = field(default_factory=dict)
+    """Of each frontend, whether it is up."""
     slots: dict[int, SlotState] = field(default_factory=dict)
     lost: int = 0
     """Workers that were hit through a request: some slot is empty or frozen, nobody knows which."""
     open: dict[str, Submit] = field(default_factory=dict)
     """Requests that may be under way: submitted since the last settle."""
     cancelled: set[str] = field(default_factory=set)
+    paused: set[str] = field(default_factory=set)
+    """Requests whose client stops reading at some time, or whose engine fails them."""
     count: int = 0
     last: Step | None = None
 
     def __post_init__(self) -> None:
         self.slots = {slot: "up" if slot <= self.workers else "empty" for slot in range(1, SLOTS + 1)}
+        self.gates = dict.fromkeys(range(1, self.frontends + 1), True)
 
     def with_state(self, state: SlotState) -> list[int]:
         """The slots in this state, lowest first."""
@@ -63,34 +75,59 @@ class Outline:
         """Fold one more step."""
         self.count += 1
         self.last = step
+        self._fold(step)
+        self.lost = min(self.lost, len(self.with_state("up")))
+
+    def _fold(self, step: Step) -> None:
         match step:
             case Submit():
                 self.open[step.name] = step
             case Cancel():
                 self.cancelled.add(step.request)
+            case SlowReader() | EngineError():
+                self.paused.add(step.request)
+            case Settle():
+                self.open.clear()
+            case Heal():
+                self._heal()
+            case _:
+                self._befall(step)
+
+    def _befall(self, step: Step) -> None:
+        match step:
             case StartWorker():
-                if self.slots[step.slot] == "up":  # so one was lost from it
-                    self.lost = max(0, self.lost - 1)
-                self.slots[step.slot] = "up"
+                self._join(step.slot)
             case KillWorker() | StopWorker():
                 self._lose(step.worker, "empty")
             case FreezeWorker():
                 self._lose(step.worker, "frozen")
             case ThawWorker(worker=Slot(slot)):
                 self.slots[slot] = "up"
-            case Settle():
-                self.open.clear()
-            case Heal():
-                self._heal()
+            case KillFrontend() | StopFrontend():
+                self.gates[step.frontend] = False
+            case StartFrontend():
+                self.gates[step.frontend] = True
+            case _:
+                pass
+
+    def _join(self, slot: int) -> None:
+        """A worker joins in this slot, or in one that is empty: known to be, or lost through a request."""
+        empty = self.with_state("empty")
+        slot = slot or (0 if self.lost or not empty else empty[0])
+        if self.slots.get(slot, "up") == "up":
+            self.lost = max(0, self.lost - 1)
+        else:
+            self.slots[slot] = "up"
 
     def _lose(self, subject: Subject, state: SlotState) -> None:
         if isinstance(subject, Slot):
             self.slots[subject.slot] = state
-        else:
+        elif not isinstance(subject, VictimOf):
             self.lost += 1
 
     def _heal(self) -> None:
         self.lost = 0
+        self.gates = dict.fromkeys(self.gates, True)
         for slot, state in self.slots.items():
             if slot <= self.workers or state == "frozen":
                 self.slots[slot] = "up"

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from ftmodel.errors import PlanError
-from ftmodel.steps import FORMAT, KINDS, SLOTS, Anchor, Mix, Plan, StartWorker, Step, Subject, Submit
+from ftmodel.steps import FORMAT, FRONTENDS, KINDS, SLOTS, Anchor, Mix, Plan, StartWorker, Step, Subject, Submit
 
 _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _STEP: dict[str, TypeAdapter[Step]] = {kind: TypeAdapter(cls) for kind, cls in KINDS.items()}
@@ -72,6 +72,8 @@ def parse(text: str, source: str) -> Plan:
     _check_names(steps, source)
     if not 1 <= plan.workers <= SLOTS:
         raise PlanError(f"{source}: field workers: got {plan.workers}, expected 1 to {SLOTS}")
+    if not 1 <= plan.frontends <= FRONTENDS:
+        raise PlanError(f"{source}: field frontends: got {plan.frontends}, expected 1 to {FRONTENDS}")
     if plan.migration_limit < 0:
         raise PlanError(f"{source}: field migration_limit: got {plan.migration_limit}, expected at least 0")
     return with_steps(plan, steps)
@@ -123,9 +125,13 @@ def _check_values(where: str, step: Step) -> None:
             " expected max_tokens and n of at least 1, prompt_chars of at least 0"
         )
     worker = getattr(step, "worker", None)
-    field, slot = ("slot", step.slot) if isinstance(step, StartWorker) else ("worker.slot", getattr(worker, "slot", 1))
-    if not 1 <= slot <= SLOTS:
-        raise PlanError(f"{where}: field {field}: got {slot}, expected 1 to {SLOTS}")
+    if isinstance(step, StartWorker) and not 0 <= step.slot <= SLOTS:
+        raise PlanError(f"{where}: field slot: got {step.slot}, expected 1 to {SLOTS}, or 0 for an empty one")
+    if not 1 <= getattr(worker, "slot", 1) <= SLOTS:
+        raise PlanError(f"{where}: field worker.slot: got {getattr(worker, 'slot', 1)}, expected 1 to {SLOTS}")
+    frontend = getattr(step, "frontend", 1)
+    if not 1 <= frontend <= FRONTENDS:
+        raise PlanError(f"{where}: field frontend: got {frontend}, expected 1 to {FRONTENDS}")
 
 
 def _check_names(steps: tuple[Step, ...], source: str) -> None:

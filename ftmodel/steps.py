@@ -15,6 +15,9 @@ FORMAT: Final = 1
 SLOTS: Final = 4
 """Worker slots of a cluster; a slot holds one worker at a time, one after the other."""
 
+FRONTENDS: Final = 2
+"""Frontends of a cluster at most; likewise."""
+
 LADDER_MS: Final = (0, 1, 5, 20, 100)
 """Skews around an anchor. To them come the system's own timeouts, plus and minus a tenth (`timeouts_ms`)."""
 
@@ -62,7 +65,15 @@ class After:
     on: Literal["after"] = "after"
 
 
-Anchor = Now | Sent | Token | End | After
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """When the process that another step of the plan was done to has ended."""
+
+    step: str
+    on: Literal["gone"] = "gone"
+
+
+Anchor = Now | Sent | Token | End | After | Gone
 
 
 # --- subjects: whom a step concerns -----------------------------------------------------------------------------
@@ -92,7 +103,15 @@ class NotHolderOf:
     by: Literal["not-holder"] = "not-holder"
 
 
-Subject = Slot | HolderOf | NotHolderOf
+@dataclass(frozen=True, slots=True)
+class VictimOf:
+    """The worker that another step of the plan was done to, while it lives."""
+
+    step: str
+    by: Literal["victim"] = "victim"
+
+
+Subject = Slot | HolderOf | NotHolderOf | VictimOf
 
 
 # --- steps ------------------------------------------------------------------------------------------------------
@@ -100,10 +119,12 @@ Subject = Slot | HolderOf | NotHolderOf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartWorker:
-    """Start a worker in an empty slot."""
+    """Start a worker in an empty slot; on the port of the slot's last one, if it is to come back in its place."""
 
     name: str
     slot: int
+    """1 to SLOTS; 0: the lowest that is empty when the step fires."""
+    port: Literal["new", "predecessor"] = "new"
     at: Anchor = Now()
     skew_ms: int = 0
     kind: Literal["start-worker"] = "start-worker"
@@ -153,6 +174,57 @@ class ThawWorker:
     kind: Literal["thaw-worker"] = "thaw-worker"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillFrontend:
+    """SIGKILL a frontend's process group."""
+
+    name: str
+    frontend: int = 1
+    at: Anchor = Now()
+    skew_ms: int = 0
+    kind: Literal["kill-frontend"] = "kill-frontend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopFrontend:
+    """SIGTERM a frontend: it drains, and requests through another go on."""
+
+    name: str
+    frontend: int = 1
+    at: Anchor = Now()
+    skew_ms: int = 0
+    kind: Literal["stop-frontend"] = "stop-frontend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFrontend:
+    """Start a frontend in the place of one that has ended."""
+
+    name: str
+    frontend: int = 1
+    at: Anchor = Now()
+    skew_ms: int = 0
+    kind: Literal["start-frontend"] = "start-frontend"
+
+
+EngineFault = Literal["error", "cancelled", "no-finish", "stall"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineError:
+    """The engine ends a request with an error, as cancelled, or without a finish; or it stalls. At a token of it.
+
+    The engine takes the anchor itself; void with an engine that cannot.
+    """
+
+    name: str
+    request: str
+    how: EngineFault = "error"
+    at: Anchor = Now()
+    skew_ms: int = 0
+    kind: Literal["engine-error"] = "engine-error"
+
+
 Api = Literal["completion", "chat"]
 
 
@@ -166,9 +238,48 @@ class Submit:
     prompt_chars: int = 40
     max_tokens: int = 50
     n: int = 1
+    frontend: int = 1
+    """Through which frontend; the last, if the cluster has fewer."""
+    min_tokens: int = 0
+    stop_at: int = 0
+    """A stop string that the answer reaches about this token, where the engine's text can be told before; 0: none."""
+    guided: bool = False
+    """The answer is to follow a JSON schema."""
+    logprobs: bool = False
+    usage: bool = False
+    """A stream tells the usage at its end."""
     at: Anchor = Now()
     skew_ms: int = 0
     kind: Literal["submit"] = "submit"
+
+
+Wrong = Literal["malformed-json", "unknown-model", "negative-max-tokens", "prompt-too-long"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRequest:
+    """Send a request that is the client's fault; the step's name is the request's."""
+
+    name: str
+    wrong: Wrong = "malformed-json"
+    api: Api = "completion"
+    stream: bool = False
+    frontend: int = 1
+    at: Anchor = Now()
+    skew_ms: int = 0
+    kind: Literal["bad-request"] = "bad-request"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowReader:
+    """The client of a stream stops reading, and goes on later."""
+
+    name: str
+    request: str
+    pause_ms: int = 2000
+    at: Anchor = Now()
+    skew_ms: int = 0
+    kind: Literal["slow-reader"] = "slow-reader"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +310,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heal:
-    """Undo the active faults: thaw what is frozen, start a worker in each of the topology's slots that is empty."""
+    """Undo the active faults: thaw what is frozen, start a process in each of the topology's places that is empty."""
 
     name: str
     at: Anchor = Now()
@@ -207,16 +318,24 @@ class Heal:
     kind: Literal["heal"] = "heal"
 
 
-Step = StartWorker | KillWorker | StopWorker | FreezeWorker | ThawWorker | Submit | Cancel | Settle | Heal
-Fault = KillWorker | StopWorker | FreezeWorker | ThawWorker
+Step = (
+    StartWorker | KillWorker | StopWorker | FreezeWorker | ThawWorker | KillFrontend | StopFrontend | StartFrontend
+    | EngineError | Submit | BadRequest | Cancel | SlowReader | Settle | Heal
+)  # fmt: skip
+OnWorker = KillWorker | StopWorker | FreezeWorker | ThawWorker
 
 KINDS: Final[dict[str, type[Step]]] = {
     str(cls.__dataclass_fields__["kind"].default): cls
-    for cls in (StartWorker, KillWorker, StopWorker, FreezeWorker, ThawWorker, Submit, Cancel, Settle, Heal)
-}
+    for cls in (
+        StartWorker, KillWorker, StopWorker, FreezeWorker, ThawWorker, KillFrontend, StopFrontend, StartFrontend,
+        EngineError, Submit, BadRequest, Cancel, SlowReader, Settle, Heal,
+    )
+}  # fmt: skip
 """Every kind of step by its id, as plans, histories and `ftmodel list steps` name it."""
 
-FAULTS: Final = ("kill-worker", "stop-worker", "freeze-worker", "thaw-worker")
+FAULTS: Final = (
+    "kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend", "engine-error",
+)  # fmt: skip
 
 
 # --- plans ------------------------------------------------------------------------------------------------------
@@ -236,6 +355,19 @@ class Mix:
     cancel: int = 3
     settle: int = 1
     heal: int = 0
+    bad_request: int = 0
+    slow_reader: int = 0
+    engine_error: int = 0
+    frontend: int = 0
+    """A frontend is killed or stopped, or started again."""
+    race: int = 0
+    storm: int = 0
+    restart: int = 0
+    """A worker is killed or stopped, and at once back in its place."""
+    drain: int = 0
+    """A worker that drains gets a second SIGTERM, or SIGKILL."""
+    roll: int = 0
+    """Every worker is replaced, one by one or all at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +377,7 @@ class Plan:
     format: int = FORMAT
     topology: str
     workers: int = 2
+    frontends: int = 1
     migration_limit: int = 3
     patience: Patience = "short"
     mix: Mix = field(default_factory=Mix)
@@ -261,31 +394,65 @@ def words(step: Step) -> str:
 
 def _deed(step: Step) -> str:
     match step:
-        case StartWorker():
-            return f"start a worker in slot {step.slot}"
-        case KillWorker():
-            return f"kill {_whom(step.worker)} (SIGKILL)"
-        case StopWorker():
-            return f"stop {_whom(step.worker)} (SIGTERM)"
-        case FreezeWorker():
-            return f"freeze {_whom(step.worker)} (SIGSTOP)"
-        case ThawWorker():
-            return f"thaw {_whom(step.worker)} (SIGCONT)"
+        case StartWorker() | StartFrontend() | KillFrontend() | StopFrontend():
+            return _of_place(step)
+        case KillWorker() | StopWorker() | FreezeWorker() | ThawWorker():
+            verb, signal = _ON_WORKER[step.kind]
+            return f"{verb} {_whom(step.worker)} ({signal})"
+        case EngineError():
+            return f"have the engine fail {step.request} ({step.how})"
         case Submit():
+            return f"submit {step.name}: {_asked(step)}"
+        case BadRequest():
             how = "streamed" if step.stream else "not streamed"
-            choices = f", n={step.n}" if step.n != 1 else ""
-            return (
-                f"submit {step.name}: {step.api}, {how}, {step.prompt_chars} characters,"
-                f" {step.max_tokens} tokens{choices}"
-            )
+            return f"submit {step.name}, which is wrong ({step.wrong}): {step.api}, {how}{_through(step.frontend)}"
         case Cancel(how="timeout"):
             return f"cancel {step.request} by a client timeout of {step.skew_ms} ms"
         case Cancel():
             return f"cancel {step.request} by closing the socket"
-        case Settle():
-            return "settle"
-        case Heal():
-            return "heal"
+        case SlowReader():
+            return f"the client of {step.request} stops reading for {step.pause_ms} ms"
+        case Settle() | Heal():
+            return step.kind
+
+
+_ON_WORKER: Final = {
+    "kill-worker": ("kill", "SIGKILL"),
+    "stop-worker": ("stop", "SIGTERM"),
+    "freeze-worker": ("freeze", "SIGSTOP"),
+    "thaw-worker": ("thaw", "SIGCONT"),
+}
+
+
+def _of_place(step: StartWorker | StartFrontend | KillFrontend | StopFrontend) -> str:
+    match step:
+        case StartWorker():
+            again = ", on its predecessor's port" if step.port == "predecessor" else ""
+            return f"start a worker in {f'slot {step.slot}' if step.slot else 'the lowest empty slot'}{again}"
+        case StartFrontend():
+            return f"start frontend {step.frontend}"
+        case KillFrontend():
+            return f"kill frontend {step.frontend} (SIGKILL)"
+        case StopFrontend():
+            return f"stop frontend {step.frontend} (SIGTERM)"
+
+
+def _asked(step: Submit) -> str:
+    parts = [
+        step.api,
+        "streamed" if step.stream else "not streamed",
+        f"{step.prompt_chars} characters",
+        f"{step.max_tokens} tokens",
+    ]
+    parts += [f"n={step.n}"] if step.n != 1 else []
+    parts += [f"at least {step.min_tokens} tokens"] if step.min_tokens else []
+    parts += [f"a stop string about token {step.stop_at}"] if step.stop_at else []
+    parts += [word for word in ("guided", "logprobs", "usage") if getattr(step, word)]
+    return ", ".join(parts) + _through(step.frontend)
+
+
+def _through(frontend: int) -> str:
+    return f", through frontend {frontend}" if frontend != 1 else ""
 
 
 def _whom(subject: Subject) -> str:
@@ -296,6 +463,8 @@ def _whom(subject: Subject) -> str:
             return f"the worker that serves {subject.request}"
         case NotHolderOf():
             return f"a worker that does not serve {subject.request}"
+        case VictimOf():
+            return f"the worker of {subject.step}"
 
 
 def _moment(step: Step) -> str:
@@ -315,3 +484,5 @@ def _moment(step: Step) -> str:
             return f", when {request} has ended{later}"
         case After(other):
             return f", after {other}{later}"
+        case Gone(other):
+            return f", when the process of {other} has ended{later}"

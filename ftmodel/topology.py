@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ftmodel import engines, systems
 from ftmodel.errors import TopologyError
-from ftmodel.steps import SLOTS
+from ftmodel.steps import FRONTENDS, SLOTS
 
 PRESETS: Final = Path(__file__).parent / "topologies"
 
@@ -31,14 +31,19 @@ class Topology:
     request_plane: Literal["tcp"] = "tcp"
     router_mode: Literal["round-robin", "random"] = "round-robin"
     workers: Annotated[tuple[Annotated[int, Field(ge=1, le=SLOTS)], ...], Field(min_length=1)] = (1, 2, 3, 4)
+    frontends: Annotated[tuple[Annotated[int, Field(ge=1, le=FRONTENDS)], ...], Field(min_length=1)] = (1,)
     migration_limits: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 3, 10)
+    migration_max_length: Annotated[int, Field(ge=1)] | None = None
+    """Longer requests, prompt and answer together in tokens, are not migrated; None: there is no such bound."""
+    busy_blocks_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A worker with more than this share of its KV blocks in use takes no new requests; None: there is no such bound."""
     model: str = "tiny"
     """The name under which the model is served."""
     http_port: int | None = None
     """The frontend's port; free ones are taken where it is not set."""
     system_port: int | None = None
     """The first worker's port; the others' follow it."""
-    options: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, float | str] = field(default_factory=dict)
     """Settings of the engine, e.g. pace_ms; `ftmodel list topologies` shows those of a preset."""
 
 
@@ -70,7 +75,7 @@ def dump(topology: Topology) -> str:
     plain = {name: getattr(topology, name) for name in Topology.__dataclass_fields__ if name != "options"}
     # JSON's strings, numbers and lists are TOML's too.
     lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items() if value is not None]
-    lines += ["", "[options]", *(f"{name} = {value}" for name, value in topology.options.items())]
+    lines += ["", "[options]", *(f"{name} = {json.dumps(value)}" for name, value in topology.options.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -90,10 +95,14 @@ def _checked(path: Path, raw: dict[str, Any]) -> Topology:
         engine = engines.find(topology.engine)
     except TopologyError as error:
         raise TopologyError(f"{path}: key {error}") from None
-    for key in topology.options:
+    for key, value in topology.options.items():
         if key not in engine.options:
             raise TopologyError(
                 f"{path}: key options.{key}: engine {engine.name} has none such, expected one of"
                 f" {', '.join(engine.options)}"
             )
+        choices = engine.choices.get(key)
+        if isinstance(value, str) != isinstance(engine.options[key], str) or (choices and value not in choices):
+            expected = f"one of {', '.join(choices)}" if choices else f"{type(engine.options[key]).__name__}"
+            raise TopologyError(f"{path}: key options.{key}: got {value!r}, expected {expected}")
     return topology

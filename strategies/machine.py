@@ -18,9 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, i
 from hypothesis.strategies import SearchStrategy
 
 from ftmodel.outline import Outline
-from ftmodel.steps import Mix, Patience, Step
+from ftmodel.steps import Mix, Patience, Plan, Step
 
-from .rules import mixes, next_step
+from .rules import Kind, mixes, next_steps
+
+PATIENCES: tuple[Patience, ...] = ("short",) + ("short", "short", "short", "short", "long", "short") * 3
 
 
 class Example(Protocol):
@@ -36,8 +38,8 @@ class Example(Protocol):
         """The run is being ended: leave nothing behind, judge nothing."""
 
 
-Opener = Callable[[int, Patience, int, Mix], Example | None]
-"""(workers, patience, migration limit, mix) as drawn -> the example to run, or None if enough have run."""
+Opener = Callable[[Plan], Example | None]
+"""The head of a plan as drawn, without a topology and steps -> the example to run, or None if enough have run."""
 
 
 class EnoughError(BaseException):
@@ -45,11 +47,15 @@ class EnoughError(BaseException):
 
 
 class ClusterMachine(RuleBasedStateMachine):
-    """Draws one plan. `opener` and `timeouts_ms` are given by subclassing (`generate` does so)."""
+    """Draws one plan. What it needs is given by subclassing (`generate` does so); kinds of one's own are, too."""
 
     opener: Opener
     timeouts_ms: Sequence[int] = ()
     """The systems' own timeouts, around which skews are drawn."""
+    longest: int = 30
+    """Steps of a plan at most."""
+    own: Sequence[tuple[Kind, int]] = ()
+    """Kinds of steps of one's own, each with its weight (a submit has 5); each is like a function of `strategies.rules`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,26 +63,26 @@ class ClusterMachine(RuleBasedStateMachine):
         self.outline = Outline(workers=1, patience="short")
         self.mix = Mix()
 
-    @initialize(setting=st.runner().flatmap(lambda machine: machine.settings_drawn()))
-    def begin(self, setting: tuple[int, Patience, int, Mix]) -> None:
+    @initialize(head=st.runner().flatmap(lambda machine: machine.head_drawn()))
+    def begin(self, head: Plan) -> None:
         """Draw the mix, the patience and the topology's free values; all of them are kept in the plan."""
-        workers, patience, limit, mix = setting
-        self.mix = mix
-        self.outline = Outline(workers=workers, patience=patience)
+        self.mix = head.mix
+        self.outline = Outline(workers=head.workers, frontends=head.frontends, patience=head.patience)
         try:
-            self.example = type(self).opener(workers, patience, limit, mix)
+            self.example = type(self).opener(head)
         except Exception as error:
             raise EnoughError from error
         if self.example is None:
             raise EnoughError
 
-    @rule(step=st.runner().flatmap(lambda machine: machine.step_drawn()))
-    def step(self, step: Step) -> None:
-        """The one rule: the next step of the plan."""
-        self.outline.add(step)
+    @rule(steps=st.runner().flatmap(lambda machine: machine.steps_drawn()))
+    def step(self, steps: tuple[Step, ...]) -> None:
+        """The one rule: what comes next in the plan, one step or a few that belong together."""
         assert self.example is not None
         try:
-            self.example.apply(step)
+            for step in steps:
+                self.outline.add(step)
+                self.example.apply(step)
         except BaseException as error:
             self.example.abandon()
             self.example = None
@@ -96,24 +102,25 @@ class ClusterMachine(RuleBasedStateMachine):
         except Exception as error:
             raise EnoughError from error
 
-    def settings_drawn(self) -> SearchStrategy[tuple[int, Patience, int, Mix]]:
-        """(workers, patience, migration limit, mix), plainest first; the larger limits and more workers more often.
+    def head_drawn(self) -> SearchStrategy[Plan]:
+        """The plan's head, plainest first; the larger limits and more workers more often.
 
         What a topology does not admit is mended by the opener, never here: draws must not depend on whose turn it is.
         """
-        patience: SearchStrategy[Patience] = st.sampled_from(
-            ("short",) + ("short", "short", "short", "short", "long", "short") * 3
-        )
-        return st.tuples(
-            st.sampled_from((2, *(3, 4, 2, 4, 3) * 3, 1)),
-            patience,
-            st.sampled_from((3, *(10, 3, 10, 10) * 3, 1, 0)),
-            mixes(),
+        return st.builds(
+            Plan,
+            topology=st.just(""),
+            workers=st.sampled_from((2, *(3, 4, 2, 4, 3) * 3, 1)),
+            frontends=st.sampled_from((1, 1, 2)),
+            migration_limit=st.sampled_from((3, *(10, 3, 10, 10) * 3, 1, 0)),
+            patience=st.sampled_from(PATIENCES),
+            mix=mixes(),
         )
 
-    def step_drawn(self) -> SearchStrategy[Step]:
-        """The next step, from the outline alone."""
-        return next_step(self.outline, self.mix, self.timeouts_ms)
+    def steps_drawn(self) -> SearchStrategy[tuple[Step, ...]]:
+        """What comes next, from the outline alone; nothing once the plan is long enough."""
+        room = self.longest - self.outline.count
+        return next_steps(self.outline, self.mix, self.timeouts_ms, room, self.own) if room > 0 else st.just(())
 
 
 BATCH = 10
@@ -131,7 +138,15 @@ class _Unplayed:
     def abandon(self) -> None: ...
 
 
-def generate(opener: Opener, *, examples: int, steps: int, seed: int, timeouts_ms: Sequence[int] = ()) -> None:
+def generate(
+    opener: Opener,
+    *,
+    examples: int,
+    steps: int,
+    seed: int,
+    timeouts_ms: Sequence[int] = (),
+    machine: type[ClusterMachine] = ClusterMachine,
+) -> None:
     """Draw plans of up to `steps` steps and hand them to what `opener` returns, until it has had enough.
 
     Hypothesis only generates here: no database, no shrinking, no deadline. It may draw a few plans more than `examples`;
@@ -140,36 +155,45 @@ def generate(opener: Opener, *, examples: int, steps: int, seed: int, timeouts_m
     """
     opened = 0
 
-    def counting(workers: int, patience: Patience, limit: int, mix: Mix) -> Example | None:
+    def counting(head: Plan) -> Example | None:
         nonlocal opened
         opened += 1
-        return opener(workers, patience, limit, mix)
+        return opener(head)
 
     batch = 0
     try:
         while opened < examples:
-            _draw_batch(counting, batch, steps=steps, seed=seed, timeouts_ms=timeouts_ms)
+            _draw_batch(counting, batch, steps=steps, seed=seed, timeouts_ms=timeouts_ms, machine=machine)
             batch += 1
     except EnoughError as enough:
         if enough.__cause__ is not None:
             raise enough.__cause__ from None
 
 
-def _draw_batch(opener: Opener, batch: int, *, steps: int, seed: int, timeouts_ms: Sequence[int]) -> None:
+def _draw_batch(
+    opener: Opener,
+    batch: int,
+    *,
+    steps: int,
+    seed: int,
+    timeouts_ms: Sequence[int],
+    machine: type[ClusterMachine],
+) -> None:
     """Let Hypothesis draw up to BATCH plans. The first two of each have the plainest steps: run once, in the first."""
     drawn = 0
 
-    def skipping(workers: int, patience: Patience, limit: int, mix: Mix) -> Example | None:
+    def skipping(head: Plan) -> Example | None:
         nonlocal drawn
         drawn += 1
         known = drawn == 2 or (batch > 0 and drawn == 1)
-        return _Unplayed() if known else opener(workers, patience, limit, mix)
+        return _Unplayed() if known else opener(head)
 
-    class Machine(ClusterMachine):
+    class Machine(machine):  # type: ignore[misc, valid-type]
         pass
 
     Machine.opener = staticmethod(skipping)
     Machine.timeouts_ms = timeouts_ms
+    Machine.longest = steps
     settings = hypothesis.settings(
         max_examples=BATCH,
         stateful_step_count=steps + 1,  # the drawing of the setting counts as one

@@ -1,12 +1,13 @@
-"""The kinds of step, one function each, that read like rules: from the outline, a strategy for the next such step.
+"""The kinds of what comes next in a plan, one function each, that read like rules: from the outline, a strategy for it.
 
 `KINDS` lists them plainest first, with the weight in the example's mix that governs each; a kind of one's own is one
-more row. A function returns None where its step would make no sense yet.
+more row. A function gives one step, or a few that belong together (`strategies.races` has those), or returns None where
+its step would make no sense yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -14,111 +15,202 @@ from hypothesis.strategies import SearchStrategy
 from ftmodel.outline import Outline
 from ftmodel.steps import (
     LADDER_MS,
-    After,
-    Anchor,
+    BadRequest,
     Cancel,
-    End,
+    EngineError,
     FreezeWorker,
     Heal,
-    HolderOf,
     KillWorker,
     Mix,
-    NotHolderOf,
     Now,
     Sent,
     Settle,
     Slot,
+    SlowReader,
     StartWorker,
     Step,
     StopWorker,
-    Subject,
     Submit,
     ThawWorker,
     Token,
 )
 
-Draws = SearchStrategy[Step]
+from .moments import RECENT, after, hits, moments, named, of, skews
+from .races import drains, gates, races, restarts, rolls, storms
+
+Draws = SearchStrategy[tuple[Step, ...]]
 Kind = Callable[[Outline, Sequence[int]], Draws | None]
 
 PROMPT_CHARS = (40, 200, 1000, 4500)
 LONG_TOKENS = 600
-MAX_TOKENS = (50, 50, 50, 50, LONG_TOKENS, LONG_TOKENS, LONG_TOKENS, LONG_TOKENS, 8, 2, 1)
-"""Mostly short, so that an example is over soon; long enough often enough that a cancel must cut them short."""
+MAX_TOKENS = (50, 50, 50, 50, 50, 50, 50, 50, 200, 200, LONG_TOKENS, 8, 2, 1)
+"""Mostly short, so that an example is over soon."""
 PATIENT_MAX_TOKENS = (*MAX_TOKENS, 3000)
 CLIENT_TIMEOUTS_MS = (1000, 100, 300)
 """1 s is the classic scenario's."""
+Asked = Mapping[str, int]
+PLAIN: Asked = {}
+ASKED: tuple[Asked, ...] = (
+    *(PLAIN,) * 14,
+    *({"usage": True},) * 3,
+    {"logprobs": True},
+    {"n": 2},
+    {"n": 2},
+    {"guided": True},
+    {"stop_at": 5},
+    {"stop_at": 20},
+    {"stop_at": 20, "min_tokens": 10},
+    {"min_tokens": 10},
+)
+"""What a request asks for besides its length; mostly nothing."""
 
 
 def submits(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """A request: each API, streamed or not; now, mostly."""
     lengths = PATIENT_MAX_TOKENS if outline.patience == "long" else MAX_TOKENS
-    return st.builds(
+    return st.sampled_from(ASKED).flatmap(lambda asked: _submit(outline, asked, lengths))
+
+
+def _submit(outline: Outline, asked: Asked, lengths: Sequence[int]) -> Draws:
+    least = max(asked.get("stop_at", 0), asked.get("min_tokens", 0))
+    step = st.builds(
         Submit,
-        name=st.just(f"r{outline.count + 1}"),
+        name=st.just(named("r", outline)),
         api=st.sampled_from(("completion", "chat")),
         stream=st.sampled_from((True, True, False)),
         prompt_chars=st.sampled_from((40, 40, *PROMPT_CHARS)),
-        max_tokens=st.sampled_from(lengths),
-        n=st.sampled_from((1,) * 15 + (2,)),
-        at=st.sampled_from((st.just(Now()),) * 4 + (_moments(outline),)).flatmap(lambda strategy: strategy),
+        max_tokens=st.sampled_from([length for length in lengths if length > least]),
+        frontend=st.sampled_from(list(outline.gates)),
+        at=st.sampled_from((st.just(Now()),) * 4 + (moments(outline, LONG_TOKENS),)).flatmap(lambda strategy: strategy),
         skew_ms=st.sampled_from((0, 0, 0, *LADDER_MS)),
+        **{name: st.just(value) for name, value in asked.items()},
     )
+    return step.map(lambda submit: (submit,))
 
 
 def cancels(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
-    """The client of a request under way leaves: before the first byte, at token k, at the last, after the end."""
-    waiting = outline.uncancelled()
-    if not waiting:
-        return None
-    # Those that would go on for long first: there the abort is owed, not only allowed.
-    long = [submit for submit in waiting if submit.max_tokens >= LONG_TOKENS]
-    return st.sampled_from([*long * 8, *waiting]).flatmap(lambda submit: _cancel(outline, submit))
+    """A client leaves: a long request's, which is submitted for it, or that of one under way, at any moment of it."""
+    choices = [_left(outline)] * 3
+    waiting = outline.uncancelled()[:RECENT]
+    if waiting:
+        choices.append(st.sampled_from(waiting).flatmap(lambda submit: _cancel(named("s", outline), submit)))
+    return st.sampled_from(choices).flatmap(lambda strategy: strategy)
 
 
-def _cancel(outline: Outline, submit: Submit) -> Draws:
-    name = st.just(f"s{outline.count + 1}")
-    closing = st.builds(
+def _left(outline: Outline) -> Draws:
+    """A request with long to go, and its client's leaving: there the abort is owed, not only allowed."""
+    submit: SearchStrategy[Step] = st.builds(
+        Submit,
+        name=st.just(named("r", outline)),
+        api=st.sampled_from(("completion", "chat")),
+        stream=st.sampled_from((True, True, False)),
+        max_tokens=st.just(LONG_TOKENS),
+        frontend=st.sampled_from(list(outline.gates)),
+    )
+    return submit.flatmap(
+        lambda step: _cancel(named("s", outline, 2), step).map(lambda left: (step, *left))  # type: ignore[arg-type]
+    )
+
+
+def _cancel(name: str, submit: Submit) -> Draws:
+    closing: SearchStrategy[Step] = st.builds(
         Cancel,
-        name=name,
+        name=st.just(name),
         request=st.just(submit.name),
-        at=_of(submit, early=True),
+        at=of(submit, LONG_TOKENS, early=True),
         # What is not streamed has no token to wait for: it has begun for sure only a while after it was sent.
         skew_ms=st.sampled_from((0, 0, *LADDER_MS) if submit.stream else (100, 100, 100, *LADDER_MS)),
     )
-    timeout = st.builds(
+    timeout: SearchStrategy[Step] = st.builds(
         Cancel,
-        name=name,
+        name=st.just(name),
         request=st.just(submit.name),
         how=st.just("timeout"),
         at=st.just(Sent(submit.name)),
         skew_ms=st.sampled_from(CLIENT_TIMEOUTS_MS),
     )
-    return st.sampled_from((closing, closing, closing, timeout)).flatmap(lambda strategy: strategy)
+    return st.sampled_from((closing, closing, closing, timeout)).flatmap(lambda strategy: strategy).map(lambda s: (s,))
+
+
+def bad_requests(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
+    """A request that is its client's fault."""
+    step = st.builds(
+        BadRequest,
+        name=st.just(named("r", outline)),
+        wrong=st.sampled_from(("malformed-json", "unknown-model", "negative-max-tokens", "prompt-too-long")),
+        api=st.sampled_from(("completion", "chat")),
+        stream=st.booleans(),
+        frontend=st.sampled_from(list(outline.gates)),
+    )
+    return step.map(lambda bad: (bad,))
+
+
+def slow_readers(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
+    """The client of a stream under way stops reading for a while."""
+    streams = [
+        submit for submit in outline.uncancelled()[:RECENT] if submit.stream and submit.name not in outline.paused
+    ]
+    if not streams:
+        return None
+    return st.sampled_from(streams).flatmap(
+        lambda submit: st.builds(
+            SlowReader,
+            name=st.just(named("s", outline)),
+            request=st.just(submit.name),
+            pause_ms=st.sampled_from((300, 2000)),
+            at=of(submit, LONG_TOKENS, early=True),
+        ).map(lambda step: (step,))
+    )
+
+
+def engine_errors(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
+    """The engine fails a request, at a token of it; of one that stalls the client leaves."""
+    failing = [
+        s for s in outline.uncancelled()[:RECENT] if s.max_tokens > 8 and s.n == 1 and s.name not in outline.paused
+    ]
+    if not failing:
+        return None
+    return st.tuples(
+        st.sampled_from(failing),
+        st.sampled_from(("error", "no-finish", "cancelled", "stall")),
+        st.sampled_from((5, 1, 7)),
+    ).map(lambda drawn: _engine_error(outline, *drawn))
+
+
+def _engine_error(outline: Outline, submit: Submit, how: str, k: int) -> tuple[Step, ...]:
+    request, name = submit.name, named("s", outline)
+    step = EngineError(name=name, request=request, how=how, at=Token(request, k))  # type: ignore[arg-type]
+    leaving = Cancel(name=named("s", outline, 2), request=request, how="timeout", at=Sent(request), skew_ms=1000)
+    return (step, leaving) if how == "stall" else (step,)
 
 
 def starts(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
-    """A worker joins, in an empty slot (or, if one was lost through a request, in whichever is empty then)."""
-    empty = outline.with_state("empty")
-    slots = empty or (list(range(1, outline.workers + 1)) if outline.lost else [])
-    if not slots:
+    """A worker joins, in whichever slot is empty then."""
+    if not outline.lost and not outline.with_state("empty"):
         return None
     return st.builds(
         StartWorker,
-        name=st.just(f"s{outline.count + 1}"),
-        slot=st.sampled_from(slots),
-        at=_moments(outline),
-        skew_ms=_skews(()),
-    )
+        name=st.just(named("s", outline)),
+        slot=st.just(0),
+        at=moments(outline, LONG_TOKENS),
+        skew_ms=skews(()),
+    ).map(lambda step: (step,))
 
 
 def kills(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """A worker dies by SIGKILL. Mostly one that serves a request, at a token of it."""
-    return _fault(KillWorker, outline, timeouts_ms) if outline.alive > 0 else None
+    return _fault(KillWorker, outline) if outline.alive > 0 else None
 
 
 def stops(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """A worker is asked to stop: it drains."""
-    return _fault(StopWorker, outline, timeouts_ms) if outline.alive > 0 else None
+    return _fault(StopWorker, outline) if outline.alive > 0 else None
+
+
+def _fault(cls: type[KillWorker | StopWorker], outline: Outline) -> Draws:
+    return st.tuples(hits(outline, LONG_TOKENS), skews(())).map(
+        lambda drawn: (cls(name=named("s", outline), worker=drawn[0][0], at=drawn[0][1], skew_ms=drawn[1]),)
+    )
 
 
 def freezes(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
@@ -127,32 +219,33 @@ def freezes(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     if frozen:
         return st.builds(
             ThawWorker,
-            name=st.just(f"s{outline.count + 1}"),
+            name=st.just(named("s", outline)),
             worker=st.sampled_from([Slot(slot) for slot in frozen]),
-            at=st.sampled_from((Now(), *_after(outline))),
-            skew_ms=_skews(timeouts_ms),
-        )
+            at=st.sampled_from((Now(), *after(outline))),
+            skew_ms=skews(timeouts_ms),
+        ).map(lambda step: (step,))
     up = outline.with_state("up")
     if outline.alive < 1 or not up:
         return None
     return st.builds(
         FreezeWorker,
-        name=st.just(f"s{outline.count + 1}"),
+        name=st.just(named("s", outline)),
         worker=st.sampled_from([Slot(slot) for slot in up]),
-        at=_moments(outline),
-        skew_ms=_skews(()),
-    )
+        at=moments(outline, LONG_TOKENS),
+        skew_ms=skews(()),
+    ).map(lambda step: (step,))
 
 
 def settles(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """Wait until it is quiet."""
-    return st.just(Settle(name=f"s{outline.count + 1}")) if outline.open else None
+    return st.just((Settle(name=named("s", outline)),)) if outline.open else None
 
 
 def heals(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """Undo the faults."""
     hurt = outline.lost or "frozen" in outline.slots.values() or outline.alive < outline.workers
-    return st.just(Heal(name=f"s{outline.count + 1}")) if hurt else None
+    hurt = hurt or not all(outline.gates.values())
+    return st.just((Heal(name=named("s", outline)),)) if hurt else None
 
 
 KINDS: tuple[tuple[str, Kind], ...] = (
@@ -161,91 +254,55 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ("start_worker", starts),
     ("settle", settles),
     ("heal", heals),
+    ("bad_request", bad_requests),
+    ("slow_reader", slow_readers),
+    ("engine_error", engine_errors),
     ("kill_worker", kills),
     ("stop_worker", stops),
     ("freeze_worker", freezes),
+    ("frontend", gates),
+    ("race", races),
+    ("storm", storms),
+    ("restart", restarts),
+    ("drain", drains),
+    ("roll", rolls),
 )
 
 
-def next_step(outline: Outline, mix: Mix, timeouts_ms: Sequence[int]) -> Draws:
-    """The next step, by the weights of the mix, bent so that the cluster is mostly alive."""
+def next_steps(
+    outline: Outline, mix: Mix, timeouts_ms: Sequence[int], room: int, own: Sequence[tuple[Kind, int]] = ()
+) -> Draws:
+    """What comes next, at most `room` steps, by the weights of the mix, bent so that the cluster is mostly alive.
+
+    `own` are further kinds, with their weights.
+    """
     choices: list[Draws] = []
     for weight_name, kind in KINDS:
-        strategy = kind(outline, timeouts_ms)
         weight = getattr(mix, weight_name)
-        if outline.alive < 1 and weight_name == "start_worker":
+        if outline.alive < 2 and weight_name == "start_worker":
             weight *= 4
         if outline.alive > 1 and weight_name in ("kill_worker", "stop_worker"):
             weight *= 2
-        if strategy is not None and weight > 0:
+        strategy = kind(outline, timeouts_ms) if weight > 0 else None
+        if strategy is not None:
             choices.extend([strategy] * weight)
-    return st.sampled_from(choices).flatmap(lambda strategy: strategy)
+    for kind, weight in own:
+        strategy = kind(outline, timeouts_ms)
+        choices.extend([strategy] * weight if strategy is not None else [])
+    return st.sampled_from(choices).flatmap(lambda strategy: strategy).map(lambda steps: steps[:room])
 
 
 def mixes() -> SearchStrategy[Mix]:
     """The weights of one example: traffic alone first, then kills and cancels together, then what is rarer."""
-    both = Mix(submit=7, cancel=6, start_worker=3, kill_worker=2, stop_worker=0, settle=1, heal=1)
-    kills_most = Mix(submit=7, cancel=3, start_worker=4, kill_worker=4, stop_worker=0, settle=1, heal=1)
-    cancels_most = Mix(submit=7, cancel=8, start_worker=2, kill_worker=1, stop_worker=0, settle=1, heal=0)
-    drains = Mix(submit=7, cancel=4, start_worker=4, kill_worker=1, stop_worker=3, settle=1, heal=1)
-    freezing = Mix(submit=7, cancel=4, start_worker=2, kill_worker=1, stop_worker=0, freeze_worker=3, settle=1, heal=1)
+    calm = {"stop_worker": 0, "settle": 3, "heal": 1}
+    both = Mix(submit=4, cancel=6, start_worker=4, kill_worker=4, race=1, **calm)
+    kills_most = Mix(submit=5, cancel=3, start_worker=5, kill_worker=6, restart=1, race=1, **calm)
+    cancels_most = Mix(submit=4, cancel=9, start_worker=2, kill_worker=1, slow_reader=1, bad_request=1, **calm)
+    drains_most = Mix(submit=4, cancel=4, start_worker=4, kill_worker=2, stop_worker=3, drain=2, settle=3, heal=1)
+    freezing = Mix(submit=5, cancel=4, start_worker=3, kill_worker=2, freeze_worker=3, bad_request=1, **calm)
+    doors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=2, frontend=2, slow_reader=1, **calm)
+    crowds = Mix(submit=4, cancel=3, start_worker=3, kill_worker=2, storm=2, roll=1, restart=1, **calm)
+    errors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=3, engine_error=3, bad_request=1, **calm)
     plain = Mix(start_worker=0, kill_worker=0, stop_worker=0, cancel=0, settle=1)
-    faulty = (both, both, kills_most, cancels_most, drains, kills_most, both, freezing)
+    faulty = (both, both, kills_most, cancels_most, drains_most, crowds, doors, errors, kills_most, both, freezing)
     return st.sampled_from((plain, *faulty, *faulty, *faulty))
-
-
-def _fault(cls: type[KillWorker | StopWorker], outline: Outline, timeouts_ms: Sequence[int]) -> Draws:
-    return _hits(outline).flatmap(
-        lambda hit: st.builds(
-            cls,
-            name=st.just(f"s{outline.count + 1}"),
-            worker=st.just(hit[0]),
-            at=st.just(hit[1]),
-            skew_ms=_skews(()),
-        )
-    )
-
-
-def _hits(outline: Outline) -> SearchStrategy[tuple[Subject, Anchor]]:
-    """Whom a fault hits, and when: subject and anchor are drawn together, for the best hit is at a request's token."""
-    blind: list[Subject] = [Slot(slot) for slot in outline.with_state("up")] or [Slot(1)]
-    by_slot = st.tuples(st.sampled_from(blind), _moments(outline))
-    under_way = list(reversed(outline.open.values()))
-    if not under_way:
-        return by_slot
-    submit = st.sampled_from(under_way)
-    holder = submit.flatmap(lambda s: st.tuples(st.just(HolderOf(s.name)), _of(s, early=False)))
-    other = submit.flatmap(lambda s: st.tuples(st.just(NotHolderOf(s.name)), _of(s, early=False)))
-    return st.sampled_from((holder, holder, holder, by_slot, other)).flatmap(lambda strategy: strategy)
-
-
-def _of(submit: Submit, *, early: bool) -> SearchStrategy[Anchor]:
-    """A moment of a request's life. Early: the long rest that an abort must cut short is still to come."""
-    name, last = submit.name, submit.max_tokens
-    if not submit.stream:
-        return st.sampled_from((Sent(name), Sent(name), Sent(name), End(name)))
-    middle = [k for k in (5, 17, 2, 1, 40) if k < last]
-    edge = [0, last - 1, last] if last < LONG_TOKENS or not early else [0]
-    moments: list[Anchor] = [Token(name, k) for k in (*middle, *middle, *middle, *edge)]
-    return st.sampled_from([*moments, Sent(name), End(name)] if last < LONG_TOKENS else [*moments, Sent(name)])
-
-
-def _moments(outline: Outline) -> SearchStrategy[Anchor]:
-    """Now, mostly; or with or after something that the plan has."""
-    choices: list[Anchor] = [Now(), Now(), Now(), *_after(outline)]
-    for submit in list(reversed(outline.open.values()))[:3]:
-        choices.append(Sent(submit.name))
-        if submit.stream:
-            choices += [Token(submit.name, k) for k in (5, 40) if k < submit.max_tokens]
-        if submit.max_tokens < LONG_TOKENS:
-            choices.append(End(submit.name))
-    return st.sampled_from(choices)
-
-
-def _after(outline: Outline) -> list[Anchor]:
-    last = outline.last
-    return [After(last.name)] if last is not None and not isinstance(last, Settle | Heal) else []
-
-
-def _skews(timeouts_ms: Sequence[int]) -> SearchStrategy[int]:
-    return st.sampled_from((0, 0, *LADDER_MS, *timeouts_ms))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import random
@@ -17,7 +18,7 @@ import pytest
 from ftmodel import planfile
 from ftmodel.errors import HarnessError
 from ftmodel.outline import Outline
-from ftmodel.steps import FAULTS, KINDS, SLOTS, Mix, Patience, Plan, Step, Submit
+from ftmodel.steps import FAULTS, FRONTENDS, KINDS, SLOTS, Plan, Step, Submit
 
 strategies: Any = importlib.import_module("ftmodel.strategies")
 
@@ -70,12 +71,12 @@ class Drawn:
     toys: list[Toy] = field(default_factory=list)
     refusals: int = 0
 
-    def __call__(self, workers: int, patience: Patience, limit: int, mix: Mix) -> Toy | None:
+    def __call__(self, head: Plan) -> Toy | None:
         if len(self.toys) >= self.count:
             self.refusals += 1
             return None
-        head = Plan(topology=TOPOLOGY, workers=workers, migration_limit=limit, patience=patience, mix=mix)
-        self.toys.append(self.make(head, random.Random()))  # not of the seed: a cluster's luck is its own
+        named = dataclasses.replace(head, topology=TOPOLOGY)
+        self.toys.append(self.make(named, random.Random()))  # not of the seed: a cluster's luck is its own
         return self.toys[-1]
 
     @property
@@ -90,9 +91,8 @@ def drawn(seed: int, *, examples: int = 5, steps: int = 15, make: Callable[[Plan
 
 
 ELSEWHERE = f"""
-import importlib, json, sys
+import dataclasses, importlib, json, sys
 from ftmodel import planfile
-from ftmodel.steps import Plan
 
 class Toy:
     def __init__(self, head): self.head, self.steps = head, []
@@ -102,11 +102,10 @@ class Toy:
 
 toys = []
 
-def opener(workers, patience, limit, mix):
+def opener(head):
     if len(toys) == 4:
         return None
-    head = Plan(topology="{TOPOLOGY}", workers=workers, migration_limit=limit, patience=patience, mix=mix)
-    toys.append(Toy(head))
+    toys.append(Toy(dataclasses.replace(head, topology="{TOPOLOGY}")))
     return toys[-1]
 
 strategies = importlib.import_module("ftmodel.strategies")
@@ -219,8 +218,8 @@ def test_what_the_opener_raises_ends_the_drawing_and_comes_out(error: type[BaseE
     raised = error("no room")
     calls: list[int] = []
 
-    def opener(workers: int, patience: Patience, limit: int, mix: Mix) -> Toy:
-        calls.append(workers)
+    def opener(head: Plan) -> Toy:
+        calls.append(head.workers)
         if len(calls) == 2:
             raise raised
         return Toy(Plan(topology=TOPOLOGY), random.Random())
@@ -249,14 +248,14 @@ def test_what_the_end_of_an_example_raises_ends_the_drawing_and_comes_out(error:
 
 def test_an_interrupt_while_a_step_is_drawn_abandons_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
     machine: Any = importlib.import_module("ftmodel.strategies.machine")
-    real, opener = machine.next_step, Drawn(5)
+    real, opener = machine.next_steps, Drawn(5)
 
-    def interrupted(outline: Outline, mix: Mix, timeouts_ms: tuple[int, ...]) -> Any:
+    def interrupted(outline: Outline, *drawn: Any) -> Any:
         if outline.count == 3:
             raise KeyboardInterrupt
-        return real(outline, mix, timeouts_ms)
+        return real(outline, *drawn)
 
-    monkeypatch.setattr(machine, "next_step", interrupted)
+    monkeypatch.setattr(machine, "next_steps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         strategies.generate(opener, examples=5, steps=5, seed=1)
     assert [toy.ends for toy in opener.toys] == [["abandon"]]
@@ -289,8 +288,8 @@ def test_every_kind_of_step_is_drawn(plans: list[Plan]) -> None:
 
 def test_every_kind_of_anchor_and_subject_is_drawn(plans: list[Plan]) -> None:
     steps = [step for plan in plans for step in plan.steps]
-    assert {step.at.on for step in steps} == {"now", "sent", "token", "end", "after"}
-    assert {step.worker.by for step in steps if hasattr(step, "worker")} == {"slot", "holder", "not-holder"}
+    assert {step.at.on for step in steps} == {"now", "sent", "token", "end", "after", "gone"}
+    assert {step.worker.by for step in steps if hasattr(step, "worker")} == {"slot", "holder", "not-holder", "victim"}
 
 
 def test_no_example_is_without_a_request(plans: list[Plan]) -> None:
@@ -330,13 +329,14 @@ def test_every_step_names_what_came_before_it(plans: list[Plan]) -> None:
         seen: set[str] = set()
         for step in plan.steps:
             named = {getattr(part, name, None) for part in (step, step.at) for name in ("request", "step")}
-            named |= {getattr(getattr(step, "worker", None), "request", None)}
+            named |= {getattr(getattr(step, "worker", None), name, None) for name in ("request", "step")}
             assert named - {None} <= seen
             assert step.name not in seen
             seen.add(step.name)
 
 
 def test_workers_limits_and_weights_vary(plans: list[Plan]) -> None:
+    assert {plan.frontends for plan in plans} == set(range(1, FRONTENDS + 1))
     assert set(Counter(plan.workers for plan in plans)) == set(range(1, SLOTS + 1))
     assert len({plan.migration_limit for plan in plans}) > 3
     assert len({plan.mix for plan in plans}) > 4

@@ -124,8 +124,9 @@ def test_the_counts_of_a_drawn_plan_stay_sane_and_are_the_same_when_folded_again
     outline = Outline(workers=workers, patience=patience)
     steps: list[Step] = []
     for _ in range(data.draw(st.integers(0, 12))):
-        steps.append(data.draw(rules.next_step(outline, mix, (9000, 11000))))
-        outline.add(steps[-1])
+        for step in data.draw(rules.next_steps(outline, mix, (9000, 11000), 30)):
+            steps.append(step)
+            outline.add(step)
         submitted = {step.name for step in steps if isinstance(step, Submit)}
         assert sorted(outline.slots) == list(range(1, SLOTS + 1))
         assert 0 <= outline.alive <= SLOTS

@@ -14,14 +14,18 @@ from ftmodel import planfile
 from ftmodel.errors import PlanError
 from ftmodel.steps import (
     FORMAT,
+    FRONTENDS,
     KINDS,
     SLOTS,
     Anchor,
+    EngineError,
+    EngineFault,
     Mix,
     Plan,
     Step,
     Subject,
     Submit,
+    Wrong,
 )
 
 NAMES = st.one_of(st.sampled_from(("r1", "s1", "s2")), st.text(min_size=1, max_size=8))
@@ -32,6 +36,8 @@ LEAST = {"name": "s1", "request": "r1", "worker": {"by": "slot", "slot": 1}, "sl
 def built(cls: type[Any]) -> st.SearchStrategy[Any]:
     """Any value of a step, an anchor or a subject: a field without a row here is one that these tests do not know."""
     fields = {name: VALUES[name] for name in cls.__dataclass_fields__ if name not in ("kind", "on", "by")}
+    if cls is EngineError:
+        fields["how"] = st.sampled_from(get_args(EngineFault))
     return st.builds(cls, **fields)
 
 
@@ -50,6 +56,15 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "max_tokens": st.integers(1, 10_000),
     "n": st.integers(1, 8),
     "how": st.sampled_from(("close", "timeout")),
+    "port": st.sampled_from(("new", "predecessor")),
+    "frontend": st.integers(1, FRONTENDS),
+    "min_tokens": st.integers(0, 10_000),
+    "stop_at": st.integers(0, 10_000),
+    "guided": st.booleans(),
+    "logprobs": st.booleans(),
+    "usage": st.booleans(),
+    "wrong": st.sampled_from(get_args(Wrong)),
+    "pause_ms": st.integers(0, 100_000),
 }
 
 any_step: st.SearchStrategy[Step] = st.one_of(*map(built, KINDS.values()))
@@ -135,7 +150,7 @@ GOOD = step("submit", name="r1")
         ({"kind": "submit"}, "field name", "submit", "required"),
         (step("cancel", how="gently"), "field how", "'gently'", "'close' or 'timeout'"),
         (step("start-worker", slot=SLOTS + 1), "field slot", str(SLOTS + 1), f"1 to {SLOTS}"),
-        (step("start-worker", slot=0), "field slot", "0", f"1 to {SLOTS}"),
+        (step("start-worker", slot=-1), "field slot", "-1", f"1 to {SLOTS}"),
         (step("kill-worker", worker={"by": "slot", "slot": 9}), "field worker.slot", "9", f"1 to {SLOTS}"),
         (step("kill-worker", worker={"by": "slot", "slot": "x"}), "field worker.slot", "'x'", "valid integer"),
         (step("kill-worker", worker={"by": "holder", "slot": 1}), "field worker.slot", "unknown", "one of request, by"),

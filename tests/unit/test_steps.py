@@ -14,26 +14,34 @@ from ftmodel.steps import (
     KINDS,
     After,
     Anchor,
+    BadRequest,
     Cancel,
     End,
-    Fault,
+    EngineError,
     FreezeWorker,
+    Gone,
     Heal,
     HolderOf,
+    KillFrontend,
     KillWorker,
     NotHolderOf,
     Now,
+    OnWorker,
     Plan,
     Sent,
     Settle,
     Slot,
+    SlowReader,
+    StartFrontend,
     StartWorker,
     Step,
+    StopFrontend,
     StopWorker,
     Subject,
     Submit,
     ThawWorker,
     Token,
+    VictimOf,
     words,
 )
 
@@ -60,6 +68,36 @@ SAID = [
         Cancel(name="s1", request="r1", how="timeout", at=Sent("r1"), skew_ms=1000),
         "cancel r1 by a client timeout of 1000 ms",
     ),
+    (
+        StartWorker(name="s2", slot=1, port="predecessor", at=Gone("s1")),
+        "start a worker in slot 1, on its predecessor's port, when the process of s1 has ended",
+    ),
+    (
+        KillWorker(name="s2", worker=VictimOf("s1"), at=After("s1"), skew_ms=20),
+        "kill the worker of s1 (SIGKILL), after s1 + 20 ms",
+    ),
+    (KillFrontend(name="s1", frontend=2), "kill frontend 2 (SIGKILL)"),
+    (StopFrontend(name="s1"), "stop frontend 1 (SIGTERM)"),
+    (StartFrontend(name="s2", at=Gone("s1")), "start frontend 1, when the process of s1 has ended"),
+    (
+        EngineError(name="s1", request="r1", how="stall", at=Token("r1", 5)),
+        "have the engine fail r1 (stall), at token 5 of r1",
+    ),
+    (
+        Submit(name="r1", frontend=2, min_tokens=3, stop_at=9, guided=True, logprobs=True, usage=True),
+        (
+            "submit r1: completion, streamed, 40 characters, 50 tokens, at least 3 tokens, a stop string about token 9,"
+            " guided, logprobs, usage, through frontend 2"
+        ),
+    ),
+    (
+        BadRequest(name="r1", wrong="unknown-model", api="chat"),
+        "submit r1, which is wrong (unknown-model): chat, not streamed",
+    ),
+    (
+        SlowReader(name="s1", request="r1", at=Token("r1", 5)),
+        "the client of r1 stops reading for 2000 ms, at token 5 of r1",
+    ),
     (Settle(name="s1"), "settle"),
     (Heal(name="s1"), "heal"),
 ]
@@ -71,9 +109,13 @@ anchors: st.SearchStrategy[Anchor] = st.one_of(
     st.builds(Token, names, st.integers(0, 3000)),
     st.builds(End, names),
     st.builds(After, names),
+    st.builds(Gone, names),
 )
 subjects: st.SearchStrategy[Subject] = st.one_of(
-    st.builds(Slot, st.integers(1, 4)), st.builds(HolderOf, names), st.builds(NotHolderOf, names)
+    st.builds(Slot, st.integers(1, 4)),
+    st.builds(HolderOf, names),
+    st.builds(NotHolderOf, names),
+    st.builds(VictimOf, names),
 )
 
 
@@ -83,7 +125,7 @@ def test_every_kind_of_the_union_is_found_by_its_id() -> None:
 
 
 def test_the_faults_by_id_are_those_of_the_union() -> None:
-    assert [KINDS[kind] for kind in FAULTS] == list(get_args(Fault))
+    assert {KINDS[kind] for kind in FAULTS} == {*get_args(OnWorker), KillFrontend, StopFrontend, EngineError}
 
 
 def test_every_kind_has_an_anchor_and_a_skew_whose_defaults_mean_at_once() -> None:
@@ -101,10 +143,10 @@ def test_the_examples_of_words_leave_out_no_kind_no_anchor_and_no_subject() -> N
     steps = [step for step, _ in SAID]
     assert {type(step) for step in steps} == set(get_args(Step))
     assert {type(step.at) for step in steps} == set(get_args(Anchor))
-    assert {type(step.worker) for step in steps if isinstance(step, get_args(Fault))} == set(get_args(Subject))
+    assert {type(step.worker) for step in steps if isinstance(step, get_args(OnWorker))} == set(get_args(Subject))
 
 
-@given(cls=st.sampled_from(get_args(Fault)), worker=subjects, at=anchors, skew_ms=st.integers(1, 20_000))
+@given(cls=st.sampled_from(get_args(OnWorker)), worker=subjects, at=anchors, skew_ms=st.integers(1, 20_000))
 def test_the_words_of_a_fault_tell_whom_and_when(cls: Any, worker: Subject, at: Anchor, skew_ms: int) -> None:
     said = words(cls(name="s1", worker=worker, at=at, skew_ms=skew_ms))
     for part in (worker, at):

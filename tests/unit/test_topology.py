@@ -87,7 +87,7 @@ def test_an_unknown_option_of_the_engine_is_told_with_its_options(tmp_path: Path
         ("migration_limits", "[-1]", "greater than or equal to 0"),
         ("migration_limits", "[]", "at least 1 item"),
         ("http_port", '"high"', "valid integer"),
-        ("options", '{pace_ms = "slow"}', "valid number"),
+        ("options", '{pace_ms = "slow"}', "expected float"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_key_and_what_is_possible(
