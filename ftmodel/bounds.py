@@ -23,6 +23,12 @@ class Bounds:
     """The lease of the discovery in use, from the system's promises."""
     lease_margin_s: float = 5.0
     """What a lapse may take beyond the lease."""
+    boot_bound_s: float = 30.0
+    """From the start of a process to its readiness; engines that load large models take longer."""
+    join_bound_s: float = 10.0
+    """From a worker's readiness to its place on every list, and to its first traffic."""
+    exit_bound_s: float = 10.0
+    """From the end of what a worker asked to stop still holds to its exit."""
     stall_share: float = 0.25
     """A bound that overlaps stalls of the machine of more than this share of it gives unknown."""
 

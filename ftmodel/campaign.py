@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftmodel import planfile, runner, store, topology
+from ftmodel import planfile, runner, store, topology, variants
 from ftmodel.errors import PlanError
-from ftmodel.runner import Examples, Watcher
-from ftmodel.session import Session
+from ftmodel.lanes import Drawn, Lanes
+from ftmodel.runner import RULES, Examples, Rules, Watcher
+from ftmodel.session import AS_DRAWN, Compared, Proof, Session
 from ftmodel.steps import Plan
 from ftmodel.store import Run
 from ftmodel.topology import Topology
 from ftmodel.verdict import Verdict, combine, example_row, row
 
-Draw = Callable[[runner.Drawn, Sequence[int]], None]
+Draw = Callable[[Drawn, Sequence[int]], None]
 """Draws plans and hands them to the opener, given the system's timeouts in ms (`ftmodel.strategies.generate`)."""
 
 
@@ -27,6 +29,7 @@ class Options:
     python: Path | None = None
     cold_start: bool = False
     store: Path = Path("runs")
+    rules: Rules = RULES
 
 
 def run(
@@ -43,41 +46,101 @@ def run(
     """Run drawn examples. Raises UsageError or HarnessError; nothing is left running in any case."""
     began_s = time.monotonic()
     kept = Run.create(options.store, "run")
-    examples = Examples(watcher)
+    examples = Examples(watcher, options.rules)
     with Session(topologies, kept, python=options.python, cold_start=options.cold_start) as session:
-        _write_env(kept, session, seed=seed, profile=profile)
-        proofs = []
-        for top in topologies:
-            watcher.began(f"proving {top.name}")
-            proofs.append((top, runner.prove(session, top, examples)))
+        write_env(kept, session, seed=seed, profile=profile)
+        watcher.began(f"proving {', '.join(top.name for top in topologies)}")
+        proofs = prove(session, topologies, examples)
         watcher.began("examples")
         until_s = time.monotonic() + seconds if seconds is not None else None
-        drawn = runner.Drawn(session, proofs, examples, count=count, until_s=until_s)
-        timeouts_ms = sorted({ms for top in topologies for ms in session.promises(top).timeouts_ms()})
-        try:
-            draw(drawn, timeouts_ms)
-        finally:
-            watcher.began("patient ones")
-            drawn.finish()
+        play_drawn(session, proofs, examples, draw, count=count, until_s=until_s)
     return _conclude(kept, session, examples, seed=seed, seconds=time.monotonic() - began_s)
+
+
+def prove(session: Session, topologies: Sequence[Topology], examples: Examples) -> list[tuple[Topology, Proof]]:
+    """Control and calibration of each topology, side by side. Raises HarnessError if they cannot be run."""
+    with ThreadPoolExecutor(max_workers=len(topologies), thread_name_prefix="proof") as pool:
+        try:
+            return list(
+                zip(topologies, pool.map(lambda top: runner.prove(session, top, examples), topologies), strict=True)
+            )
+        except BaseException:
+            session.interrupt()
+            raise
+
+
+def play_drawn(
+    session: Session,
+    proofs: Sequence[tuple[Topology, Proof]],
+    examples: Examples,
+    draw: Draw,
+    *,
+    count: int | None,
+    until_s: float | None = None,
+    prefix: str = "",
+) -> None:
+    """Play what is drawn, by turns over the topologies, until each example has come to its end. Raises HarnessError."""
+    timeouts_ms = sorted({ms for top, _ in proofs for ms in session.promises(top).timeouts_ms()})
+    with Lanes(session, examples) as lanes:
+        drawn = Drawn(lanes, proofs, count=count, until_s=until_s, prefix=prefix)
+        draw(drawn, timeouts_ms)
+        drawn.begin()
+        examples.watcher.began("the last ones")
 
 
 def replay(path: Path, options: Options, watcher: Watcher, *, times: int, on: Topology | None = None) -> Verdict:
     """Run a stored plan again, `times` times. Raises UsageError or HarnessError."""
     began_s = time.monotonic()
     plan = load_plan(path)
-    top = on or _topology_of(path, plan)
+    top = on or topology_of(path, plan)
     kept = Run.create(options.store, "replay")
-    examples = Examples(watcher)
+    examples = Examples(watcher, options.rules)
     with Session([top], kept, python=options.python, cold_start=options.cold_start) as session:
-        _write_env(kept, session, seed=None, profile="replay", of=str(path))
+        write_env(kept, session, seed=None, profile="replay", of=str(path))
         watcher.began(f"proving {top.name}")
         proof = runner.prove(session, top, examples)
-        for number in range(1, times + 1):
-            watcher.began(f"replay {number} of {times}")
-            outcome, _ = runner.play(session, top, plan, proof, f"{number:03d}")
-            examples.add(outcome)
+        watcher.began("replays")
+        _play_all(session, examples, top, plan, proof, times, AS_DRAWN)
     return _conclude(kept, session, examples, seed=None, seconds=time.monotonic() - began_s)
+
+
+def compare(path: Path, options: Options, watcher: Watcher, *, times: int) -> Verdict:
+    """Run a stored plan as drawn, then without its faults, then with one more worker, each `times` times.
+
+    The last is left out where the topology or the plan has no room for it. Raises UsageError or HarnessError.
+    """
+    began_s = time.monotonic()
+    plan = load_plan(path)
+    top = topology_of(path, plan)
+    kept = Run.create(options.store, "compare")
+    examples = Examples(watcher, options.rules)
+    with Session([top], kept, python=options.python, cold_start=options.cold_start) as session:
+        write_env(kept, session, seed=None, profile="compare", of=str(path))
+        watcher.began(f"proving {top.name}")
+        proof = runner.prove(session, top, examples)
+        scripted = len(examples.outcomes)
+        watcher.began("as drawn")
+        _play_all(session, examples, top, plan, proof, times, AS_DRAWN)
+        drawn = [outcome.judgement for outcome in examples.outcomes[scripted:]]
+        each = [set(judgement.completed) if judgement else set() for judgement in drawn]
+        completed = tuple(sorted(set.intersection(*each)))
+        watcher.began("without its faults")
+        compared = Compared(variant="without-faults", completed=completed)
+        _play_all(session, examples, top, variants.without_faults(plan), proof, times, compared)
+        larger = variants.one_more_worker(plan)
+        if larger is not None and larger.workers in top.workers:
+            watcher.began("with one more worker")
+            compared = Compared(variant="one-more-worker", completed=completed)
+            _play_all(session, examples, top, larger, proof, times, compared)
+    return _conclude(kept, session, examples, seed=None, seconds=time.monotonic() - began_s)
+
+
+def _play_all(
+    session: Session, examples: Examples, top: Topology, plan: Plan, proof: Proof, times: int, compared: Compared
+) -> None:
+    with Lanes(session, examples) as lanes:
+        for number in range(1, times + 1):
+            lanes.start(f"{compared.variant}-{number:03d}", top, plan, proof, compared=compared)
 
 
 def load_plan(path: Path) -> Plan:
@@ -89,16 +152,16 @@ def load_plan(path: Path) -> Plan:
     return planfile.load(path / "plan.json" if path.is_dir() else path)
 
 
-def _topology_of(path: Path, plan: Plan) -> Topology:
+def topology_of(path: Path, plan: Plan) -> Topology:
     """The topology that lies beside the plan, or else the one that it names."""
     beside = (path if path.is_dir() else path.parent) / "topology.toml"
     return topology.find(str(beside) if beside.is_file() else plan.topology)
 
 
-def recheck(path: Path, watcher: Watcher) -> Verdict:
+def recheck(path: Path, watcher: Watcher, rules: Rules = RULES) -> Verdict:
     """Judge what lies below a store, a run or an example again; writes nothing. Raises StoreError."""
     folders = store.examples(path)
-    examples = runner.recheck(folders, watcher)
+    examples = runner.recheck(folders, watcher, rules)
     settings = [o.setting for o in examples.outcomes if o.setting is not None]
     return combine(
         examples.outcomes,
@@ -111,7 +174,8 @@ def recheck(path: Path, watcher: Watcher) -> Verdict:
     )
 
 
-def _write_env(kept: Run, session: Session, **facts: object) -> None:
+def write_env(kept: Run, session: Session, **facts: object) -> None:
+    """Write down what was run: the system and its versions, the interpreter, the topologies, and these facts."""
     kept.write_env(
         system=session.system.name,
         versions=session.versions,

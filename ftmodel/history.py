@@ -51,6 +51,16 @@ class Promise:
     """How long a failed worker is shunned after the last change of the list; it is forgotten at every change."""
     broken_stream: tuple[str, ...]
     """How a stream that cannot be finished ends, in order: "error", "done"."""
+    max_length: int = 0
+    """A request of more tokens, prompt and answer together, is not migrated; 0: there is no such bound."""
+    grace_s: float = 0.0
+    """A worker that was asked to stop has so long before what it holds may be cut off."""
+    serves_on_s: float = 0.0
+    """The first part of `grace_s`, in which it still serves; then it drains. 0: not known."""
+    request_timeout_s: float = 0.0
+    """An attempt on a worker that does not answer lasts so long; 0: not known."""
+    frontend_drain_s: float = 0.0
+    """What a frontend that was asked to stop has admitted may go on so long; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +90,12 @@ class Setting:
     """Characters of a token's text where each token has as many (the mocker's words); 0 where they vary."""
     engine_ids: bool
     """The engine logs the begin, end and abort of each request by its id."""
+    frontends: int = 1
+    router_mode: str = "round-robin"
+    variant: Literal["as-drawn", "without-faults", "one-more-worker"] = "as-drawn"
+    """Of a plan that is run again to be compared: what was changed of it."""
+    completed: tuple[str, ...] = ()
+    """Of such a run: the requests that completed each time the plan was run as drawn."""
     proven: tuple[str, ...] = ()
     """Log meanings seen at least once in control and calibration; what rests on the absence of another is unknown."""
     kind: Literal["setting"] = "setting"
@@ -146,6 +162,8 @@ class Started:
     role: Literal["frontend", "worker"]
     slot: int
     pid: int
+    port: int = 0
+    """On which other processes reach it; 0: not known."""
     kind: Literal["started"] = "started"
 
 
@@ -165,11 +183,34 @@ class FaultMade:
     """A fault hit an incarnation. Verified: the process was seen gone, or stopped, or going on, after it."""
 
     at: Interval
-    fault: Literal["kill-worker", "stop-worker", "freeze-worker", "thaw-worker"]
+    fault: Literal["kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend"]
     title: str
     step: str
     verified: bool
     kind: Literal["fault"] = "fault"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineErred:
+    """An engine failed a request as the tester told it to: no fault of the worker, which serves on."""
+
+    at: Interval
+    request: str
+    title: str
+    how: Literal["error", "cancelled", "no-finish", "stall"]
+    step: str
+    kind: Literal["engine-erred"] = "engine-erred"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a process says of its own health: the statuses of its two endpoints; 0 where it did not answer."""
+
+    at: Interval
+    title: str
+    health: int
+    live: int
+    kind: Literal["told"] = "told"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +234,16 @@ class Answered:
     frontend: str
     title: str
     kind: Literal["answered"] = "answered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identified:
+    """It became known under which id an incarnation is on the frontends' lists and in their logs."""
+
+    at: Interval
+    title: str
+    identity: str
+    kind: Literal["identified"] = "identified"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +275,15 @@ class RequestSent:
     n: int
     key: str
     """The key line of the prompt, of which the counting engine's text is a function."""
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    """Stop strings, at the first of which the answer ends."""
+    guided: bool = False
+    logprobs: bool = False
+    usage: bool = False
+    """A stream was asked to tell the usage at its end."""
+    wrong: str = ""
+    """What is wrong with it, if it is the client's fault (the kinds of a bad-request step)."""
     probe: bool = False
     """The tester's own, to see that a worker answers: judged as any other, counted apart."""
     kind: Literal["request-sent"] = "request-sent"
@@ -243,9 +303,9 @@ class ResponseBegun:
 class Item:
     """One thing that a client received, in order.
 
-    `what`: "text" (value: the text), "finish" (value: the reason), "usage" (count: completion tokens), "error" (value:
-    the message), "done" ([DONE]), "malformed" (value: the line), "empty" (a chunk that says nothing). `ids` differ from
-    the request's own only when the system errs: then they are given.
+    `what`: "text" (value: the text), "finish" (value: the reason), "usage" (count: completion tokens, value: prompt
+    tokens), "error" (value: the message), "done" ([DONE]), "malformed" (value: the line), "empty" (a chunk that says
+    nothing). An id or a model that is not the request's own comes only when the system errs: then they are given.
     """
 
     what: Literal["text", "finish", "usage", "error", "done", "malformed", "empty"]
@@ -253,6 +313,7 @@ class Item:
     choice: int = 0
     count: int = 0
     answer_id: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +348,15 @@ class ClientClosed:
     request: str
     how: Literal["close", "timeout"]
     kind: Literal["client-closed"] = "client-closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderPaused:
+    """The client read nothing in this interval, by its own will."""
+
+    at: Interval
+    request: str
+    kind: Literal["reader-paused"] = "reader-paused"
 
 
 # --- logs and metrics -------------------------------------------------------------------------------------------
@@ -324,15 +394,17 @@ class Sample:
 
 
 Event = (
-    Setting | Mark | StepDone | StepVoid | Stall | HarnessFailed | Started | Exited | FaultMade | Listed | Answered | LeftOver
-    | RequestSent | ResponseBegun | Received | RequestEnded | ClientClosed | LogLine | Sample
+    Setting | Mark | StepDone | StepVoid | Stall | HarnessFailed | Started | Exited | FaultMade | EngineErred
+    | Told | Listed | Answered | Identified | LeftOver | RequestSent | ResponseBegun | Received | RequestEnded
+    | ClientClosed | ReaderPaused | LogLine | Sample
 )  # fmt: skip
 
 _KINDS: Final[dict[str, type[Any]]] = {
     str(cls.__dataclass_fields__["kind"].default): cls
     for cls in (
-        Setting, Mark, StepDone, StepVoid, Stall, HarnessFailed, Started, Exited, FaultMade, Listed, Answered, LeftOver,
-        RequestSent, ResponseBegun, Received, RequestEnded, ClientClosed, LogLine, Sample,
+        Setting, Mark, StepDone, StepVoid, Stall, HarnessFailed, Started, Exited, FaultMade, EngineErred, Told, Listed,
+        Answered, Identified, LeftOver, RequestSent, ResponseBegun, Received, RequestEnded, ClientClosed, ReaderPaused,
+        LogLine, Sample,
     )
 }  # fmt: skip
 
@@ -407,7 +479,7 @@ def _plain(event: Event) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     if isinstance(value, Item):
-        return [value.what, value.value, value.choice, value.count, value.answer_id]
+        return [value.what, value.value, value.choice, value.count, value.answer_id, value.model]
     if isinstance(value, tuple):
         return [_value(part) for part in value]
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -6,11 +6,12 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from ftmodel import engines, systems
 from ftmodel.bounds import Bounds
@@ -39,6 +40,18 @@ class Proof:
     meanings: tuple[str, ...] = ()
     pace_s: float = 0.0
     pace_min_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Why a plan is run: as it was drawn, or changed, to be compared with how it went before."""
+
+    variant: Literal["as-drawn", "without-faults", "one-more-worker"] = "as-drawn"
+    completed: tuple[str, ...] = ()
+    """The requests that completed each time it was run as drawn."""
+
+
+AS_DRAWN: Final = Compared()
 
 
 class Session:
@@ -70,6 +83,7 @@ class Session:
         """What outlived its cluster: of the tester's own making, so the harness has failed."""
         self._root = scratch_root or Path(tempfile.gettempdir())
         self._count = 0
+        self._counting = threading.Lock()
 
     def __enter__(self) -> Self:
         self.loop = Loop()
@@ -134,7 +148,7 @@ class Session:
     def _close(self) -> None:
         try:
             if hasattr(self, "warden"):
-                self.loop.call(self.warden.close())
+                self.loop.call(self.warden.close(), always=True)
         finally:
             self.loop.close()
             self.ports.close()
@@ -146,9 +160,17 @@ class Session:
         """What the release under test promises over this topology."""
         return self.system.promises(topology, self.release)
 
-    def target(self, topology: Topology, plan: Plan, proof: Proof, logs: Path) -> RealTarget:
+    def interrupt(self) -> None:
+        """Have every example that is under way end at once, unjudged; what is begun later ends as soon."""
+        self.loop.interrupt()
+
+    def target(
+        self, topology: Topology, plan: Plan, proof: Proof, logs: Path, compared: Compared = AS_DRAWN
+    ) -> RealTarget:
         """A target on a fresh cluster, not started yet."""
-        self._count += 1
+        with self._counting:
+            self._count += 1
+            number = self._count
         engine = engines.find(topology.engine)
         return RealTarget(
             self.loop,
@@ -157,12 +179,14 @@ class Session:
             engine,
             topology,
             plan,
-            setting=lambda at: self._setting(at, topology, engine, plan, proof),
-            folder=self.scratch / str(self._count),
+            setting=lambda at: self._setting(at, topology, engine, plan, proof, compared),
+            folder=self.scratch / str(number),
             logs=logs,
         )
 
-    def _setting(self, at: Interval, topology: Topology, engine: engines.Engine, plan: Plan, proof: Proof) -> Setting:
+    def _setting(
+        self, at: Interval, topology: Topology, engine: engines.Engine, plan: Plan, proof: Proof, compared: Compared
+    ) -> Setting:
         promises = self.promises(topology)
         return Setting(
             at=at,
@@ -173,11 +197,18 @@ class Session:
             discovery=topology.discovery,
             request_plane=topology.request_plane,
             workers=plan.workers,
+            frontends=plan.frontends,
+            router_mode=topology.router_mode,
             promise=Promise(
                 recovery=promises.recovery.value,
                 limit=plan.migration_limit,
                 shun_s=promises.shun_s.value,
                 broken_stream=promises.broken_stream.value,
+                max_length=topology.migration_max_length or 0,
+                grace_s=promises.grace_s.value + promises.drain_s.value,
+                serves_on_s=promises.grace_s.value,
+                frontend_drain_s=promises.frontend_drain_s.value,
+                request_timeout_s=promises.request_timeout_s.value,
             ),
             bounds=Bounds(lease_s=promises.lease_s.value),
             patience=plan.patience,
@@ -187,6 +218,8 @@ class Session:
             exact_text=engine.exact_text,
             token_chars=engine.token_chars,
             engine_ids=engine.engine_ids,
+            variant=compared.variant,
+            completed=compared.completed,
             proven=proof.meanings,
         )
 

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 
 from ftmodel.invariants import INVARIANTS
 from ftmodel.invariants.base import Finding
+from ftmodel.invariants.situations import SITUATIONS
+from ftmodel.known import Issue
 from ftmodel.runner import Outcome, Value
 
 EXIT_CODES: Final[dict[Value, int]] = {"holds": 0, "violated": 1, "unknown": 2}
@@ -26,7 +28,13 @@ class Violation:
     count: int
     outcome: Outcome
     finding: Finding
-    known: bool = False
+    issue: Issue | None = None
+    """The known issue that covers it, if one does wherever it was found."""
+
+    @property
+    def known(self) -> bool:
+        """Counted and shown, but it fails nothing."""
+        return self.issue is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +69,10 @@ def combine(
     doubts: Sequence[str] = (),
     seconds: float = 0.0,
 ) -> Verdict:
-    """The verdict of these outcomes: violated if any is, else unknown if any is (or if `doubts` says so)."""
+    """The verdict of these outcomes: violated if any is, else unknown if any is (or if `doubts` says so), else holds.
+
+    Known issues alone hold.
+    """
     ordered = sorted(outcomes, key=lambda outcome: str(outcome.folder))
     why = [*doubts, *(_doubt(outcome) for outcome in ordered if outcome.value == "unknown")]
     values = {outcome.value for outcome in ordered}
@@ -92,7 +103,9 @@ def _violations(outcomes: Sequence[Outcome]) -> tuple[Violation, ...]:
     for outcome in outcomes:
         for finding in outcome.judgement.findings if outcome.judgement else ():
             counts[finding.signature] += 1
-            first.setdefault(finding.signature, (outcome, finding))
+            shown = first.setdefault(finding.signature, (outcome, finding))
+            if finding.signature in shown[0].known and finding.signature not in outcome.known:
+                first[finding.signature] = (outcome, finding)  # what is not known is shown, of releases that differ
     return tuple(
         Violation(
             signature=signature,
@@ -100,6 +113,7 @@ def _violations(outcomes: Sequence[Outcome]) -> tuple[Violation, ...]:
             count=counts[signature],
             outcome=outcome,
             finding=finding,
+            issue=outcome.known.get(signature),
         )
         for signature, (outcome, finding) in sorted(first.items())
     )
@@ -123,7 +137,9 @@ def row(verdict: Verdict) -> dict[str, Any]:
         "duty": _sum_nested(judgement.duty for judgement in judged),
         "migrations": sum(judgement.migrations for judgement in judged),
         "aborts": sum(judgement.aborts for judgement in judged),
-        "invariants": {cls.id: _counts(cls.id, verdict) for cls in INVARIANTS},
+        "situations": {situation.id: 0 for situation in SITUATIONS}
+        | _sum(judgement.situations for judgement in judged),
+        "invariants": {name: _counts(name, verdict) for name in _judged_by(verdict)},
         "bounds": _bounds(verdict),
         "violations": [_violation(violation) for violation in verdict.violations],
         "doubts": list(verdict.doubts),
@@ -153,6 +169,7 @@ def example_row(outcome: Outcome) -> dict[str, Any]:
         "findings": [
             {
                 "signature": finding.signature,
+                "known": finding.signature in outcome.known,
                 "subject": finding.subject,
                 "message": finding.message,
                 "evidence": list(finding.evidence),
@@ -170,13 +187,21 @@ def _violation(violation: Violation) -> dict[str, Any]:
         "count": violation.count,
         "example": str(violation.outcome.folder),
         "message": violation.finding.message,
+        **({"reason": violation.issue.reason, "link": violation.issue.link} if violation.issue else {}),
     }
+
+
+def _judged_by(verdict: Verdict) -> list[str]:
+    """The invariants by which it was judged, in their order; all of ours where nothing was."""
+    judged = [outcome.judgement.invariants for outcome in verdict.outcomes if outcome.judgement is not None]
+    return list(dict.fromkeys(name for ids in judged for name in ids)) or [cls.id for cls in INVARIANTS]
 
 
 def _counts(invariant: str, verdict: Verdict) -> dict[str, Any]:
     """Counts over the examples to which it applies; why not, if it applies to none."""
     drawn = [outcome for outcome in verdict.outcomes if not outcome.scripted]
-    counts = [outcome.judgement.invariants[invariant] for outcome in drawn if outcome.judgement is not None]
+    judged = [outcome.judgement.invariants for outcome in drawn if outcome.judgement is not None]
+    counts = [ids[invariant] for ids in judged if invariant in ids]
     applied = [count for count in counts if not count.not_applicable]
     if counts and not applied:
         return {"not_applicable": counts[0].not_applicable}

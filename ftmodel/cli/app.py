@@ -16,11 +16,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ftmodel import campaign, doctor, profiles, topology
+from ftmodel import campaign, doctor, known, profiles, topology
 from ftmodel.campaign import Options
 from ftmodel.cli import listing, show
 from ftmodel.errors import FtmodelError, UsageError
-from ftmodel.runner import Drawn
+from ftmodel.lanes import Drawn
+from ftmodel.runner import Rules
 from ftmodel.verdict import EXIT_CODES, WRONG_USE, Verdict, row
 
 DEFAULT_TOPOLOGIES: Final = "aggregated,counting"
@@ -38,6 +39,10 @@ app = typer.Typer(
 SutPython = Annotated[Path | None, typer.Option("--sut-python", help="The interpreter of the cluster under test.")]
 ColdStart = Annotated[bool, typer.Option("--cold-start", help="Start each process anew instead of forking it.")]
 Store = Annotated[Path, typer.Option("--store", help="Where runs are kept.")]
+KnownIssues = Annotated[
+    Path | None,
+    typer.Option("--known-issues", help=f"What is known and fails nothing; {known.DEFAULT}, if there is one."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, as the last line of stdout.")]
 
 
@@ -54,6 +59,7 @@ def run(
     sut_python: SutPython = None,
     cold_start: ColdStart = False,
     store: Store = Path("runs"),
+    known_issues: KnownIssues = None,
     as_json: Json = False,
 ) -> None:
     """Let the random machine loose on a real cluster, and give a verdict."""
@@ -72,7 +78,7 @@ def run(
             opener, examples=count or 10**6, steps=steps or chosen.steps, seed=drawn_seed, timeouts_ms=timeouts_ms
         )
 
-    options = Options(python=sut_python, cold_start=cold_start, store=store)
+    options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))
     console = _console(as_json)
     with show.Shown(console, count) as shown:
         verdict = campaign.run(
@@ -89,10 +95,11 @@ def replay(
     sut_python: SutPython = None,
     cold_start: ColdStart = False,
     store: Store = Path("runs"),
+    known_issues: KnownIssues = None,
     as_json: Json = False,
 ) -> None:
     """Run a stored plan again, each time on a fresh cluster."""
-    options = Options(python=sut_python, cold_start=cold_start, store=store)
+    options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))
     console = _console(as_json)
     on = topology.find(topologies) if topologies is not None else None
     with show.Shown(console, times) as shown:
@@ -101,14 +108,33 @@ def replay(
 
 
 @app.command()
+def compare(
+    example: Annotated[Path, typer.Argument(help="A plan file, or the folder of an example.")],
+    times: Annotated[int, typer.Option(min=1, help="How often each.")] = 3,
+    sut_python: SutPython = None,
+    cold_start: ColdStart = False,
+    known_issues: KnownIssues = None,
+    store: Store = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run a stored plan as drawn, without its faults, and with one more worker: X1 and X2 compare them."""
+    options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))
+    console = _console(as_json)
+    with show.Shown(console, 3 * times) as shown:
+        verdict = campaign.compare(example, options, shown, times=times)
+    _conclude(console, verdict, as_json)
+
+
+@app.command()
 def recheck(
     path: Annotated[Path, typer.Argument(help="The folder of an example, a run, or a store.")],
+    known_issues: KnownIssues = None,
     as_json: Json = False,
 ) -> None:
     """Judge stored histories again, without a cluster."""
     console = _console(as_json)
     with show.Shown(console, None) as shown:
-        verdict = campaign.recheck(path, shown)
+        verdict = campaign.recheck(path, shown, _rules(known_issues))
     _conclude(console, verdict, as_json)
 
 
@@ -119,18 +145,19 @@ def doctor_(sut_python: SutPython = None, as_json: Json = False) -> None:
     checks = []
     for check in doctor.examine(sut_python):
         checks.append(check)
-        mark = "[green]ok[/]  " if check.ok else "[red]lacks[/]"
-        console.print(f"{mark} {escape(check.name):<22} {escape(check.found)}", highlight=False, soft_wrap=True)
+        mark = "[green]ok[/]    " if check.ok else "[red]lacks[/] " if check.blocks else "[yellow]absent[/]"
+        console.print(f"{mark} {escape(check.name):<16} {escape(check.found)}", highlight=False, soft_wrap=True)
         if not check.ok:
-            console.print(f"      try: [cyan]{escape(check.remedy)}[/]", highlight=False, soft_wrap=True)
+            console.print(f"       try: [cyan]{escape(check.remedy)}[/]", highlight=False, soft_wrap=True)
+    enough = not any(check.blocks for check in checks)
     if as_json:
-        _print_json({"checks": [check.row() for check in checks], "ok": all(check.ok for check in checks)})
-    raise Done(0 if all(check.ok for check in checks) else EXIT_CODES["unknown"])
+        _print_json({"checks": [check.row() for check in checks], "ok": enough})
+    raise Done(0 if enough else EXIT_CODES["unknown"])
 
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="invariants, steps, topologies or profiles.")],
+    what: Annotated[str, typer.Argument(help="invariants, steps, topologies, profiles or situations.")],
     as_json: Json = False,
 ) -> None:
     """List what there is."""
@@ -190,8 +217,12 @@ def _strategies() -> Any:
     return importlib.import_module(name)
 
 
+def _rules(known_issues: Path | None) -> Rules:
+    return Rules(issues=known.find(known_issues))
+
+
 def _conclude(console: Console, verdict: Verdict, as_json: bool) -> None:
-    for number, found in enumerate(verdict.violations, start=1):
+    for number, found in enumerate((found for found in verdict.violations if not found.known), start=1):
         show.violation(console, found, number)
     show.summary(console, verdict)
     if as_json:

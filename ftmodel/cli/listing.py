@@ -9,10 +9,11 @@ from rich.table import Table
 from ftmodel import topology
 from ftmodel.errors import UsageError
 from ftmodel.invariants import INVARIANTS
+from ftmodel.invariants.situations import SITUATIONS
 from ftmodel.profiles import PROFILES
 from ftmodel.steps import KINDS
 
-WHAT = ("invariants", "steps", "topologies", "profiles")
+WHAT = ("invariants", "steps", "topologies", "profiles", "situations")
 
 
 def rows(what: str) -> list[dict[str, Any]]:
@@ -32,6 +33,8 @@ def rows(what: str) -> list[dict[str, Any]]:
                 {"name": p.name, "examples": p.examples or "until --for is over", "steps": p.steps, "about": p.about}
                 for p in PROFILES
             ]
+        case "situations":
+            return [{"id": situation.id, "sentence": situation.sentence} for situation in SITUATIONS]
         case _:
             raise UsageError(f"list {what!r}: unknown, expected one of {', '.join(WHAT)}; try: ftmodel list invariants")
 

@@ -71,7 +71,9 @@ class Shown:
             self._counts["found"] += len(found)
             self._progress.update(self._task, advance=not outcome.scripted, counts=self._line())
             if not self._console.is_terminal:
-                signatures = " ".join(sorted({finding.signature for finding in found}))
+                signatures = " ".join(
+                    sorted({f.signature + " (known)" * (f.signature in outcome.known) for f in found})
+                )
                 said = signatures or outcome.failure or outcome.value
                 self._console.print(
                     f"example {outcome.name} {outcome.plan.topology} {outcome.plan.patience}"
@@ -85,10 +87,15 @@ class Shown:
 
 def violation(console: Console, found: Violation, number: int) -> None:
     """One violation: what, the plan in words, the evidence, where it lies, what to type next."""
-    finding, outcome = found.finding, found.outcome
     times = "once" if found.count == 1 else f"{found.count} times"
     console.rule(f"[bold red]{number}. {escape(found.signature)}[/]  found {times}", align="left", style="red")
-    console.print(f"[bold]{escape(_SENTENCES[found.invariant])}[/]", highlight=False)
+    account(console, found, _SENTENCES[found.invariant], f"ftmodel replay {found.outcome.folder} --times 10")
+
+
+def account(console: Console, found: Violation, sentence: str, replay: str) -> None:
+    """What follows a violation's heading; `sentence` is its invariant's, `replay` the command to type next."""
+    finding, outcome = found.finding, found.outcome
+    console.print(f"[bold]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
     console.print(escape(f"{finding.subject}: {finding.message}"), highlight=False, soft_wrap=True)
     plan = outcome.plan
     console.print(
@@ -103,9 +110,7 @@ def violation(console: Console, found: Violation, number: int) -> None:
     for line in finding.evidence:
         console.print(f"    {escape(line)}", highlight=False, soft_wrap=True)
     console.print(f"\nin   {escape(str(outcome.folder))}", highlight=False, soft_wrap=True)
-    console.print(
-        f"next [cyan]ftmodel replay {escape(str(outcome.folder))} --times 10[/]\n", highlight=False, soft_wrap=True
-    )
+    console.print(f"next [cyan]{escape(replay)}[/]\n", highlight=False, soft_wrap=True)
 
 
 def summary(console: Console, verdict: Verdict) -> None:
@@ -128,6 +133,8 @@ def summary(console: Console, verdict: Verdict) -> None:
             ("abort", _duty(total["duty"].get("A1", {}))),
             ("moves", f"{total['migrations']} migrations, {total['aborts']} aborts"),
             ("bounds", ", ".join(f"{name} {value:g}" for name, value in total["bounds"].items())),
+            ("reached", _counts({name: count for name, count in total["situations"].items() if count})),
+            ("never", ", ".join(name for name, count in total["situations"].items() if not count) or "none"),
         )
     )
     console.print("\n[bold]invariants[/], and how often each was decided", highlight=False)
@@ -136,9 +143,12 @@ def summary(console: Console, verdict: Verdict) -> None:
     for found in verdict.violations:
         times = f"{found.count}x"
         where = escape(str(found.outcome.folder))
-        console.print(
-            f"[red]violated[/] {escape(found.signature):<24} {times:>4}  {where}", highlight=False, soft_wrap=True
-        )
+        mark = "[dim]known[/]   " if found.known else "[red]violated[/]"
+        console.print(f"{mark} {escape(found.signature):<24} {times:>4}  {where}", highlight=False, soft_wrap=True)
+        if found.issue is not None:
+            console.print(
+                f"         {escape(found.issue.reason)} ({escape(found.issue.link)})", highlight=False, soft_wrap=True
+            )
     for doubt in verdict.doubts:
         console.print(f"[yellow]unknown[/]  {escape(doubt)}", highlight=False, soft_wrap=True)
     console.print(f"store    {escape(str(verdict.store))}", highlight=False, soft_wrap=True)
@@ -183,7 +193,7 @@ def _invariants(counts: dict[str, dict[str, Any]]) -> Table:
 
 def _cell(name: str, count: dict[str, Any]) -> str:
     if "not_applicable" in count:
-        return f"{name} [dim]{escape(count['not_applicable'])}[/]"
+        return f"{name} [dim]{escape(count['not_applicable'].partition(' (')[0])}[/]"
     text = f"{name} {count['evaluated']}"
     if count["violated"]:
         text += f" [red]{count['violated']} violated[/]"

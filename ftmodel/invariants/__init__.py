@@ -13,17 +13,27 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ftmodel.history import Event
+from ftmodel.invariants.answers import NoCrossTalk, OneIdentity, UsageIsTrue
 from ftmodel.invariants.base import Finding, Invariant
-from ftmodel.invariants.cancellation import CancelAborts, OnlyCancelAborts, WorkStops
-from ftmodel.invariants.cluster import ListConverges
+from ftmodel.invariants.cancellation import CancelAborts, WorkStops
+from ftmodel.invariants.cluster import ListConverges, OneOwner, WorkersJoin
+from ftmodel.invariants.compared import CompletesWithoutFaults, OneMoreWorker
+from ftmodel.invariants.counters import CancelsByKind, CountedAsSeen, CountersRise
 from ftmodel.invariants.grammar import Grammar
 from ftmodel.invariants.harness import FaultsVerified, LoadApplied, NothingLeftBehind, PatternsProven
+from ftmodel.invariants.health import HealthIsTrue
 from ftmodel.invariants.judge import Count, Judgement
 from ftmodel.invariants.judge import Judge as _Judge
 from ftmodel.invariants.migration import LoggedMigration, NotAfterCancel, WithinTheLimit
+from ftmodel.invariants.placement import NobodyElse, OneAtATime, OnlyForACause
+from ftmodel.invariants.recovery import RecoversInTime
 from ftmodel.invariants.requests import EveryRequestEnds, FailureIsNoSuccess, MustComplete, NoHang
-from ftmodel.invariants.resources import GaugesReturn, NoOrphan, NoPanic
+from ftmodel.invariants.resources import GaugesReturn, NoOrphan, NoPanic, RouterForgets
+from ftmodel.invariants.routing import DrainsInOrder, NothingToTheDead
+from ftmodel.invariants.statuses import StatusTellsCause
+from ftmodel.invariants.stops import StopsHold
 from ftmodel.invariants.tokens import CountIsExact, TextIsExact
+from ftmodel.invariants.unasked import OnlyCancelAborts, OthersGoOn
 
 __all__ = ["INVARIANTS", "Count", "Finding", "Invariant", "Judge", "Judgement", "judge"]
 
@@ -32,19 +42,40 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     MustComplete,
     NoHang,
     Grammar,
+    StatusTellsCause,
+    OneIdentity,
+    NoCrossTalk,
+    UsageIsTrue,
     TextIsExact,
     CountIsExact,
+    StopsHold,
+    RecoversInTime,
     WithinTheLimit,
+    OnlyForACause,
+    NobodyElse,
+    OneAtATime,
     NotAfterCancel,
     LoggedMigration,
     CancelAborts,
     OnlyCancelAborts,
     WorkStops,
+    OthersGoOn,
+    CancelsByKind,
+    NothingToTheDead,
+    WorkersJoin,
+    HealthIsTrue,
+    DrainsInOrder,
+    OneOwner,
     ListConverges,
     GaugesReturn,
+    RouterForgets,
     NoOrphan,
     NoPanic,
+    CountedAsSeen,
     FailureIsNoSuccess,
+    CountersRise,
+    CompletesWithoutFaults,
+    OneMoreWorker,
     FaultsVerified,
     PatternsProven,
     NothingLeftBehind,

@@ -16,7 +16,9 @@ from typing import ClassVar, Literal
 from ftmodel.history import Event, Interval, LogLine, Sample, Setting
 from ftmodel.invariants.ledger import Ledger
 
-Need = Literal["migrate", "engine ids", "lease", "exact text"]
+Need = Literal[
+    "migrate", "engine ids", "lease", "exact text", "router bookkeeping", "a compared run (ftmodel compare EXAMPLE)"
+]  # fmt: skip
 """What an invariant may need of the system and the engine under test to say anything."""
 
 
@@ -94,6 +96,8 @@ def missing_need(invariant: type[Invariant], setting: Setting) -> Need | None:
         "engine ids": setting.engine_ids,
         "lease": setting.bounds.lease_s > 0,
         "exact text": setting.exact_text,
+        "a compared run (ftmodel compare EXAMPLE)": setting.variant != "as-drawn",
+        "router bookkeeping": setting.router_mode == "kv",
     }
     return next((need for need in sorted(invariant.needs) if not has[need]), None)
 

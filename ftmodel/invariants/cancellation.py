@@ -1,19 +1,19 @@
-"""Cancellation: A1 a client's leaving is signalled and aborts, A2 nothing else does, A3 the engine stops working.
+"""Cancellation: A1 a client's leaving is signalled and aborts, A3 the engine stops working.
 
 One law stands behind it, per worker and request id: begun = ended + aborted + (1 if the worker died with it open).
 
 Who owns what. After a cancel that must abort: no end at all is A1/missing, an abort too late is A1/late, an ordinary
 end too late is A3/ran-on. Any other generation of a left request that never ends, and a gauge that goes on counting a
 request whose abort was logged, are A3/still-running; a gauge that had come down in between is R1's. Ends of requests
-that nobody left are A2's; but where the answer failed and its client was told, the failure is L2's or P1's, and the
-frontend may have cancelled what was left: that is no finding here.
+that nobody left are A2's and A4's (`unasked.py`). The frontend's counter is A1's in total, A5's by kind of request.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
-from ftmodel.history import LogLine, Sample
+from ftmodel.history import Sample
 from ftmodel.invariants.base import Finding, Invariant, read, said, when
 from ftmodel.invariants.duty import abort, cancel_duty
 from ftmodel.invariants.ledger import Ledger
@@ -43,16 +43,25 @@ def deadline_s(ledger: Ledger, request: Request) -> float:
     return request.left_at.after_s + ledger.setting.bounds.abort_bound_s
 
 
-def _left(request: Request) -> str:
+def left(request: Request) -> str:
+    """The client's leaving, as evidence."""
     how = request.closed.how if request.closed else "never"
     return f"client, {when(request.left_at)}: left {request.name} ({how})"
 
 
-def _open_to_question(ledger: Ledger, request: Request) -> bool:
+def open_to_question(ledger: Ledger, request: Request) -> bool:
     """True if the bound had not run out at rest, or the tester slept through too much of it."""
     bound_s = ledger.setting.bounds.abort_bound_s
     deadline = deadline_s(ledger, request)
     return ledger.rest_s <= deadline or ledger.stalled(deadline - bound_s, bound_s)
+
+
+def counted_cancels(ledger: Ledger, requests: list[Request]) -> range:
+    """What a frontend may count of these as cancelled: each id once, so [must, must + may]. A cut one may count too."""
+    cancels = [request for request in requests if request.closed is not None]
+    cuts = sum(request.ended is not None and request.ended.how == "cut" for request in requests)
+    musts = sum(cancel_duty(ledger, request).value == "must" for request in cancels)
+    return range(musts, len(cancels) + cuts + 1)
 
 
 class CancelAborts(Invariant):
@@ -89,14 +98,14 @@ class CancelAborts(Invariant):
             if late_s > 0:
                 message = f"{title} aborted {request.name} {late_s + bound_s:.1f} s after its client left"
                 yield self.finding(
-                    "late", request.name, f"{message}, expected within {bound_s:g} s", _left(request), said(first)
+                    "late", request.name, f"{message}, expected within {bound_s:g} s", left(request), said(first)
                 )
-        elif generation.ends or _open_to_question(ledger, request):
+        elif generation.ends or open_to_question(ledger, request):
             self.tally.unknown += 1  # it ended otherwise: too late is A3's
         elif self.proven(ledger, "aborted"):
             self.tally.evaluated += 1
             message = f"{title} never aborted {request.name}, expected within {bound_s:g} s after its client left"
-            yield self.finding("missing", request.name, message, _left(request), *map(said, generation.begun))
+            yield self.finding("missing", request.name, message, left(request), *map(said, generation.begun))
 
     def _kills(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
         """A Kill or Stop for each cancel, unless the worker itself shows that it was told: its connection may be dropped.
@@ -110,24 +119,21 @@ class CancelAborts(Invariant):
         kills = ledger.kills.get(frontend, 0)
         if kills >= len(musts):
             self.tally.evaluated += 1
-        elif any(_open_to_question(ledger, request) for request in musts.values()):
+        elif any(open_to_question(ledger, request) for request in musts.values()):
             self.tally.unknown += 1
         elif self.proven(ledger, "kill"):
             self.tally.evaluated += 1
             message = f"{frontend} logged {kills} control messages, expected at least {len(musts)}"
-            yield self.finding("no-kill", frontend, message, *map(_left, musts.values()))
+            yield self.finding("no-kill", frontend, message, *map(left, musts.values()))
 
     def _told(self, ledger: Ledger, request: Request, title: str) -> bool:
         generation = ledger.generations[request.sent.id][title]
         return bool(generation.aborted or generation.signalled)
 
     def _frontend_counter(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
-        """Each id is counted once: the counter lies in [must, must + may]. A broken connection may count too."""
         mine = [request for request in ledger.requests.values() if request.sent.frontend == frontend]
         cancels = [request for request in mine if request.closed is not None]
-        cuts = sum(request.ended is not None and request.ended.how == "cut" for request in mine)
-        musts = sum(cancel_duty(ledger, request).value == "must" for request in cancels)
-        yield from self._counter(ledger, frontend, cancels, range(musts, len(cancels) + cuts + 1))
+        yield from self._counter(ledger, frontend, cancels, counted_cancels(ledger, mine))
 
     def _worker_counter(self, ledger: Ledger, worker: Incarnation) -> Iterator[Finding]:
         """At least the aborts that it owes; at most each request that began there and was left, or failed, once."""
@@ -136,7 +142,7 @@ class CancelAborts(Invariant):
         here = ledger.served.get(worker.title, {})
         begun = [request for request in ledger.requests.values() if request.sent.id in here]
         cancels = [request for request in begun if request.closed is not None]
-        told = sum(request.closed is None and failure(request) is not None for request in begun)
+        told = sum(request.closed is None and may_be_dropped(ledger, request) for request in begun)
         musts = sum(title == worker.title for _, title in must_aborts(ledger))
         counts = range(musts, len(cancels) + told + 1)
         if "begun" in ledger.setting.proven or counts.stop > 1:
@@ -160,7 +166,7 @@ class CancelAborts(Invariant):
         deadline = max((deadline_s(ledger, request) for request in cancels), default=0.0)
         if expected.start <= counted < expected.stop:
             self.tally.evaluated += 1
-        elif last.at.before_s <= deadline or any(_open_to_question(ledger, request) for request in cancels):
+        elif last.at.before_s <= deadline or any(open_to_question(ledger, request) for request in cancels):
             self.tally.unknown += 1
         else:
             self.tally.evaluated += 1
@@ -168,76 +174,18 @@ class CancelAborts(Invariant):
             words = f"{least}" if least == most else f"{least} to {most}"
             message = f"{title} counted {counted:g} cancellations, expected {words}"
             slug = low if counted < least else high
-            yield self.finding(slug, title, message, read(last, "cancellations"), *map(_left, cancels[:10]))
+            yield self.finding(slug, title, message, read(last, "cancellations"), *map(left, cancels[:10]))
 
 
-class OnlyCancelAborts(Invariant):
-    """A2. An abort belongs to a request that its client left and that began there; each generation has one end."""
+def may_be_dropped(ledger: Ledger, request: Request, by_s: float = math.inf) -> bool:
+    """True if its frontend may have dropped it by then, though nobody left.
 
-    id = "A2"
-    sentence = "Only a request that its client left is aborted, once, where it began; each beginning has one end."
-    needs = frozenset({"engine ids"})
-    slugs = frozenset({"uncancelled", "double", "unknown", "more-ended", "never-ended"})
-    rests_on = frozenset({"begun", "ended"})
-
-    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
-        """Judge what each worker's log says of each request id."""
-        for id_, titles in ledger.generations.items():
-            for title, generation in titles.items():
-                request = ledger.by_id.get(id_)
-                name = request.name if request else id_
-                found = self._judge(ledger, title, request, name, generation)
-                self.tally.evaluated += bool(generation.ends)
-                if found:
-                    slug, message = found
-                    lines = generation.begun + generation.ends
-                    left = [_left(request)] if request and request.closed else []
-                    yield self.finding(slug, name, message, *map(said, lines), *left)
-
-    def _judge(
-        self, ledger: Ledger, title: str, request: Request | None, name: str, generation: Generation
-    ) -> tuple[str, str] | None:
-        begun, ends, aborted = len(generation.begun), generation.ends, generation.aborted
-        if aborted and not begun:
-            known = self.proven(ledger, "begun")
-            return ("unknown", f"{title} aborted {name}, which never began there") if known else None
-        if len(aborted) > begun:
-            return "double", f"{title} aborted {name} {len(aborted)} times, expected once"
-        if request is not None and any(_uncancelled(ledger, request, title, line) for line in aborted):
-            return "uncancelled", f"{title} aborted {name}, which its client had not left"
-        if len(ends) > begun > 0 and not self._ran_on(ledger, request, generation):
-            words = ", ".join(line.meaning for line in ends)
-            return "more-ended", f"{title} began {name} {begun} times, but ended it {len(ends)} times: {words}"
-        if request is None:
-            return None
-        if begun > len(ends) and self._abandoned(ledger, request, title):
-            return "never-ended", f"{title} never ended {name}, which its client read to the end"
-        return None
-
-    def _ran_on(self, ledger: Ledger, request: Request | None, generation: Generation) -> bool:
-        """An ordinary end too long after a cancel is A3's."""
-        if request is None:
-            return False
-        return any(line.at.before_s > deadline_s(ledger, request) for line in generation.ended)
-
-    def _abandoned(self, ledger: Ledger, request: Request, title: str) -> bool:
-        over, bound_s = request.over, ledger.setting.bounds.abort_bound_s
-        if request.closed is not None or over is None or not ledger.untouched(title):
-            return False
-        if ledger.rest_s <= over.after_s + bound_s or ledger.stalled(over.after_s, bound_s):
-            self.tally.unknown += 1
-            return False
-        if not self.proven(ledger, "ended"):
-            return False
-        self.tally.evaluated += 1
-        return True
-
-
-def _uncancelled(ledger: Ledger, request: Request, title: str, line: LogLine) -> bool:
-    """True if nobody had left by then and the worker was not touched (a drain past its grace aborts too)."""
-    if ledger.touched_from_s(title) <= line.at.after_s or failure(request) is not None:
-        return False
-    return line.at.surely_before(request.left_at)
+    Because it failed, or its engine was told to fail it, or the frontend was touched; or because it met a stop string:
+    the frontend looks for those, and has the worker end there, which logs and counts it like any other kill.
+    """
+    gone_s = min(by_s, ledger.life(request).after_s + ledger.setting.bounds.abort_bound_s)
+    told = bool(request.sent.stop) or request.erred is not None
+    return told or failure(request) is not None or ledger.touched_from_s(request.sent.frontend) <= gone_s
 
 
 class WorkStops(Invariant):
@@ -263,7 +211,7 @@ class WorkStops(Invariant):
                     f"{title} still ran {sample.values['running']:g} requests after the cancels of {', '.join(names)},"
                     f" expected at most {_others_open(ledger, title, sample)}"
                 )
-                lefts = (_left(ledger.requests[name]) for name in names)
+                lefts = (left(ledger.requests[name]) for name in names)
                 yield self.finding("still-running", title, message, *lefts, read(sample, "running"))
 
     def _ran_on(self, ledger: Ledger, request: Request, title: str) -> Iterator[Finding]:
@@ -278,7 +226,7 @@ class WorkStops(Invariant):
             return
         after_s = late[0].at.before_s - deadline + bound_s
         message = f"{title} generated {request.name} to its end, {after_s:.1f} s after its client had left"
-        yield self.finding("ran-on", request.name, message, _left(request), said(late[0]))
+        yield self.finding("ran-on", request.name, message, left(request), said(late[0]))
 
     def _unended(self, ledger: Ledger, musts: set[tuple[str, str]]) -> Iterator[Finding]:
         """Generations of left requests, owed no abort, that have no end at all."""
@@ -301,7 +249,7 @@ class WorkStops(Invariant):
         elif self.proven(ledger, "ended", "aborted"):
             self.tally.evaluated += 1
             message = f"{title} never ended {request.name}, which its client had left"
-            yield self.finding("still-running", request.name, message, _left(request), *map(said, generation.begun))
+            yield self.finding("still-running", request.name, message, left(request), *map(said, generation.begun))
 
 
 def gauge_goes_on(ledger: Ledger, title: str) -> Sample | None:

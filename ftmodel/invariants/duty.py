@@ -89,6 +89,10 @@ def _completion(ledger: Ledger, request: Request) -> Duty:
 
     if request.closed is not None:
         return duty("may", "the client left")
+    if sent.wrong:
+        return duty("must_not" if surely_wrong(ledger, request) else "may", f"it is wrong ({sent.wrong})")
+    if request.erred is not None:
+        return duty("may", f"its engine was told to fail it ({request.erred.how})")
     if request.status in REFUSALS:
         return duty("may", f"it was refused as malformed, with status {request.status}")
     if not any(_alive_in(worker, ledger.life(request)) for worker in ledger.workers):
@@ -105,6 +109,15 @@ def _completion(ledger: Ledger, request: Request) -> Duty:
         return duty("must", f"it was given up with attempts left while {witness} was there")
     doubt = _doubt(ledger, request, t, c)
     return duty("may", doubt) if doubt else duty("must", f"{witness} was there all the time")
+
+
+def surely_wrong(ledger: Ledger, request: Request) -> bool:
+    """True if it is the client's fault. A prompt is too long only where the model's longest is known and shorter."""
+    sent = request.sent
+    if sent.wrong != "prompt-too-long":
+        return bool(sent.wrong)
+    sample = ledger.last_sample.get(sent.frontend)
+    return sample is not None and 0 < sample.values.get("context", 0.0) < sent.prompt_tokens
 
 
 def _doubt(ledger: Ledger, request: Request, t: list[Incarnation], c: int) -> str:
@@ -124,9 +137,22 @@ def _doubt(ledger: Ledger, request: Request, t: list[Incarnation], c: int) -> st
 
 
 def limit_of(ledger: Ledger, request: Request) -> int:
-    """Re-dispatches that the system owes this request: none for n > 1 (documented) or without recovery."""
-    promise = ledger.setting.promise
-    return 0 if promise.recovery == "none" or request.sent.n > 1 else promise.limit
+    """Re-dispatches that the system owes this request.
+
+    None without recovery, and (documented) for n > 1, guided decoding, and what may grow longer than is migrated.
+    """
+    sent, longest = request.sent, ledger.setting.promise.max_length
+    too_long = 0 < longest < sent.prompt_tokens + sent.max_tokens
+    return 0 if too_long else most_moves(ledger, request)
+
+
+def most_moves(ledger: Ledger, request: Request) -> int:
+    """Re-dispatches of this request that the system may make at most.
+
+    What is longer than is migrated may still be sent to another worker before it began on one.
+    """
+    promise, sent = ledger.setting.promise, request.sent
+    return 0 if promise.recovery == "none" or sent.n > 1 or sent.guided else promise.limit
 
 
 def _alive_in(worker: Incarnation, life: Interval) -> bool:
@@ -323,9 +349,11 @@ def _others(titles: dict[str, Generation], title: str) -> Iterator[tuple[str, Ge
 def least_left_s(ledger: Ledger, request: Request) -> float:
     """The least time that generating the rest takes after the close, at the fastest pace that was seen."""
     sent, pace_min_s = request.sent, ledger.setting.pace_min_s
-    if sent.stream:
+    if sent.stop:
+        return 0.0  # it may end at its stop string at any time
+    if sent.stream and not request.pauses:
         return (sent.max_tokens - most_received(ledger, request)) * pace_min_s
-    # Not streamed: how far the engine is can only be told from how long it has had.
+    # Not streamed, or not read for a while: how far the engine is can only be told from how long it has had.
     begins = [line.at.before_s for g in ledger.generations.get(sent.id, {}).values() for line in g.begun]
     return min(begins, default=0.0) + sent.max_tokens * pace_min_s - request.left_at.after_s
 

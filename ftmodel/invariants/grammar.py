@@ -2,7 +2,8 @@
 
 What an answer does not tell is judged here in every case (an empty 200, a missing finish or [DONE]). How a told failure
 looks (`cut`, `error-without-done`, `unstructured-error`) is judged where the request may fail: where it must complete,
-the failure itself is L2's. Of a request that its client left, only the prefix that it read is judged.
+the failure itself is L2's. Of a request that its client left, only the prefix that it read is judged. An answer that is
+too short though it looks like a whole one is T2's, unless the tester had the engine fail it: then it is this one's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ftmodel.invariants.base import Finding, Invariant, when
 from ftmodel.invariants.duty import completion
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.records import Request
+from ftmodel.invariants.tokens import count, too_short
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ class Grammar(Invariant):
             "unstructured-error",
             "error-without-done",
             "cut",
+            "looks-whole",
         }
     )
 
@@ -142,6 +145,20 @@ class Grammar(Invariant):
                 slug, words = told
                 evidence = f"client, {when(ended.at)}: {ended.how} {ended.detail}".rstrip()
                 yield self._finding(slug, request, words, evidence)
+            elif ended and request.erred is not None and request.whole:
+                yield from self._looks_whole(ledger, request, ended)
+
+    def _looks_whole(self, ledger: Ledger, request: Request, ended: RequestEnded) -> Iterator[Finding]:
+        """What an engine broke off must not end like what it finished."""
+        how = request.erred.how if request.erred else ""
+        for index, choice in request.asked:
+            if choice.finish in ("length", "stop") and too_short(ledger, request, choice):
+                words = (
+                    f"ends as a whole one, choice {index} with finish reason {choice.finish!r}, though its engine broke"
+                    f" it off ({how}) at {count(ledger, choice)} of {request.sent.max_tokens} tokens"
+                )
+                yield self._finding("looks-whole", request, words, f"client, {when(ended.at)}: end of the body")
+                return
 
     def _told(self, ledger: Ledger, request: Request, ended: RequestEnded) -> tuple[str, str] | None:
         how, promised = ended.how, ledger.setting.promise.broken_stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ftmodel.errors import StoreError
 from ftmodel.history import Event, FaultMade, Mark, Setting, StepDone
@@ -13,6 +13,7 @@ from ftmodel.invariants.base import Finding, Invariant, missing_need
 from ftmodel.invariants.harness import doubts
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.migration import redispatches
+from ftmodel.invariants.situations import reached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,12 @@ class Judgement:
     aborts: int
     faults: dict[str, dict[str, int]]
     steps: dict[str, int]
+    completed: tuple[str, ...]
+    """Names of the requests that were answered in full, probes left out."""
     doubts: tuple[str, ...]
     """Why the harness, not the tested system, makes the verdict unknown; empty if it does not."""
+    situations: dict[str, int] = field(default_factory=dict)
+    """By id, how often each was reached; 0: never."""
 
 
 class Judge:
@@ -91,6 +96,8 @@ class Judge:
             aborts=_aborts(ledger),
             faults={kind: {"made": n, "verified": self._verified[kind]} for kind, n in sorted(self._made.items())},
             steps=dict(sorted(self._steps.items())),
+            situations=reached(ledger),
+            completed=tuple(r.name for r in ledger.requests.values() if r.whole and not r.sent.probe),
             doubts=doubts(ledger, self._applying),
         )
 

@@ -14,14 +14,17 @@ from typing import Any, Final
 from ftmodel.history import (
     Answered,
     ClientClosed,
+    EngineErred,
     Event,
     Exited,
     FaultMade,
+    Identified,
     Interval,
     Item,
     Listed,
     LogLine,
     Mark,
+    ReaderPaused,
     Received,
     RequestEnded,
     RequestSent,
@@ -30,11 +33,15 @@ from ftmodel.history import (
     Setting,
     Stall,
     Started,
+    StepDone,
+    Told,
 )
 from ftmodel.invariants.records import Choice, Generation, Incarnation, Moves, Request, View
 from ftmodel.invariants.texts import twin_of
 
-_ANSWERS: Final = frozenset({"response-begun", "received", "request-ended", "client-closed"})
+_ANSWERS: Final = frozenset(
+    {"response-begun", "received", "request-ended", "client-closed", "reader-paused", "engine-erred"}
+)
 _ENGINE_MEANINGS: Final = frozenset({"begun", "ended", "aborted", "failed", "finished", "signalled"})
 
 
@@ -57,7 +64,11 @@ class Ledger:
         """By request id."""
         self.anonymous_moves: dict[str, int] = {}
         """Lines of a frontend that tell of a move without saying whose."""
+        self.selected: dict[str, list[LogLine]] = {}
+        """By request id: the frontend's lines that tell which worker it chose."""
         self.marks: dict[str, Mark] = {}
+        self.deeds: list[StepDone] = []
+        """The steps that were done."""
         self.last_sample: dict[str, Sample] = {}
         self.baseline: dict[str, Sample] = {}
         """The last sample of a process before the first request was sent."""
@@ -91,22 +102,34 @@ class Ledger:
             case RequestSent():
                 self._first_sent = self._first_sent or event.at
                 self.requests[event.request] = self.by_id[event.id] = Request(event)
-            case ResponseBegun():
-                self.requests[event.request].begun = event
-            case RequestEnded() | ClientClosed():
-                self._over(event)
+            case ResponseBegun() | RequestEnded() | ClientClosed() | ReaderPaused() | EngineErred():
+                self._answered(event)
             case Mark():
                 self.marks[event.stage] = event
             case Stall():
                 self._stalls.append(event.at)
+            case StepDone():
+                self.deeds.append(event)
             case Started():
                 self.processes[event.title] = Incarnation(event)
-            case FaultMade() | Exited() | Answered():
+            case FaultMade() | Exited() | Answered() | Told() | Identified():
                 self._befell(event)
             case _:
                 pass
 
-    def _befell(self, event: FaultMade | Exited | Answered) -> None:
+    def _answered(self, event: ResponseBegun | RequestEnded | ClientClosed | ReaderPaused | EngineErred) -> None:
+        request = self.requests[event.request]
+        match event:
+            case ResponseBegun():
+                request.begun = event
+            case ReaderPaused():
+                request.pauses.append(event.at)
+            case EngineErred():
+                request.erred = event
+            case _:
+                self._over(event)
+
+    def _befell(self, event: FaultMade | Exited | Answered | Told | Identified) -> None:
         process = self.processes.get(event.title)
         if process is None:
             return
@@ -115,6 +138,10 @@ class Ledger:
                 process.faults.append(event)
             case Exited():
                 process.exited = event
+            case Told():
+                process.told.append(event)
+            case Identified():
+                process.identity = event.identity
             case Answered():
                 process.answered.setdefault(event.frontend, event.at)
 
@@ -128,18 +155,24 @@ class Ledger:
                     request.dones += 1
                 case "error":
                     request.error = request.error or item.value or "error"
+                case "usage":
+                    request.usage = (int(item.value) if item.value else None, item.count)
                 case "malformed":
                     request.malformed = request.malformed or item.value
                 case _:
                     pass
+        first = request.choices.get(0)
+        if first is not None and first.chars > (request.said[-1][1] if request.said else 0):
+            request.said.append((event.at.after_s, first.chars))
 
     def _said(self, request: Request, item: Item) -> None:
         choice = request.choices.get(item.choice)
         if choice is None:
             exact = self.setting.exact_text
-            twin = twin_of(request.sent.key, item.choice, request.sent.max_tokens) if exact else None
+            twin = twin_of(request.sent, item.choice) if exact else None
             choice = request.choices[item.choice] = Choice(twin=twin)
         if choice.finish is not None:
+            choice.beyond = True
             return  # two finishes, or text after the finish: P1 tells that
         if item.what == "finish":
             choice.finish = item.value
@@ -174,6 +207,8 @@ class Ledger:
                 self.moves.setdefault(line.id, Moves()).lines.append(line)
             else:
                 self.anonymous_moves[line.title] = self.anonymous_moves.get(line.title, 0) + 1
+        elif line.meaning == "selected" and line.id:
+            self.selected.setdefault(line.id, []).append(line)
         elif line.meaning == "armed-death" and line.title in self.processes:
             self.processes[line.title].exit_ordered = True
         elif line.meaning == "given-up" and line.id:
@@ -286,13 +321,13 @@ class Ledger:
         return self.life(request).after_s + (0.0 if clean else self.setting.bounds.abort_bound_s)
 
     def work_s(self, request: Request) -> float:
-        """Four times what generating the answer takes, queueing for a slot included."""
+        """Four times what generating the answer takes, queueing for a slot included, and its client's pauses."""
         pace_s, slots = self.setting.pace_s, max(1, self.setting.slots)
         crowd = self.crowd(request)
         if crowd <= slots:
-            return 4 * request.sent.max_tokens * pace_s
+            return 4 * request.sent.max_tokens * pace_s + request.paused_s
         longest = max(other.sent.max_tokens for other in self.requests.values())
-        return 4 * longest * pace_s * math.ceil(crowd / slots)
+        return 4 * longest * pace_s * math.ceil(crowd / slots) + request.paused_s
 
 
 def _united(stalls: list[Interval]) -> tuple[list[float], list[float], list[float]]:

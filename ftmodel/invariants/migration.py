@@ -1,4 +1,7 @@
-"""Migration: M1 not beyond the limit, M5 never after a cancel, M6 logged, and only when it happened."""
+"""Migration: M1 not beyond the limit, M5 never after a cancel, M6 logged, and only when it happened.
+
+A further worker for a request that must not migrate at all is M3's (`placement.py`), not M1's.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from collections.abc import Iterable, Iterator
 
 from ftmodel.history import Interval, LogLine
 from ftmodel.invariants.base import Finding, Invariant, read, said, when
-from ftmodel.invariants.duty import limit_of
+from ftmodel.invariants.duty import most_moves
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.placement import beginnings
 from ftmodel.invariants.records import Moves, Request
 from ftmodel.invariants.requests import course_of
 
@@ -37,8 +41,8 @@ class WithinTheLimit(Invariant):
         """Judge each request, then each frontend's counter."""
         for request in ledger.requests.values():
             self.tally.evaluated += 1
-            moved, limit = redispatches(ledger, request), limit_of(ledger, request)
-            if moved > limit:
+            moved, limit = redispatches(ledger, request), most_moves(ledger, request)
+            if moved > limit and not (limit == 0 and len({line.title for line in beginnings(ledger, request)}) > 1):
                 message = f"{request.name} was sent to a further worker {moved} times, expected at most {limit}"
                 lines = ledger.moves.get(request.sent.id, Moves()).lines
                 yield self.finding("over-limit", request.name, message, *course_of(ledger, request), *map(said, lines))
@@ -52,7 +56,7 @@ class WithinTheLimit(Invariant):
         self.tally.evaluated += 1
         mine = [request for request in ledger.requests.values() if request.sent.frontend == frontend]
         # An attempt that fails is counted even if the limit forbids another: one more than the limit, unless answered.
-        most = sum(limit_of(ledger, request) + (not request.told_all) for request in mine)
+        most = sum(most_moves(ledger, request) + (not request.told_all) for request in mine)
         if counted > most:
             yield self.finding(
                 "counter",
@@ -122,8 +126,9 @@ class LoggedMigration(Invariant):
         if ledger.moves.get(request.sent.id, Moves()).lines:
             self.tally.evaluated += 1
             return
-        if ledger.anonymous_moves.get(request.sent.frontend):
-            self.tally.unknown += 1  # a line without an id may be this one's
+        killed = ledger.touched_from_s(request.sent.frontend) <= ledger.life(request).after_s
+        if ledger.anonymous_moves.get(request.sent.frontend) or killed:
+            self.tally.unknown += 1  # a line without an id may be this one's, and one that was killed wrote no more
             return
         answering = request.begun is not None and request.begun.at.surely_before(begun[1].at)
         if not self.proven(ledger, "migrating", *(() if answering else ("retrying",))):

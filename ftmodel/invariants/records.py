@@ -10,6 +10,7 @@ from typing import Final
 
 from ftmodel.history import (
     ClientClosed,
+    EngineErred,
     Exited,
     FaultMade,
     Interval,
@@ -19,6 +20,7 @@ from ftmodel.history import (
     ResponseBegun,
     Sample,
     Started,
+    Told,
 )
 from ftmodel.invariants.texts import Twin
 
@@ -39,6 +41,8 @@ class Choice:
     chars: int = 0
     texts: int = 0
     twin: Twin | None = None
+    beyond: bool = False
+    """Something was said after its finish."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,8 @@ class Request:
     sent: RequestSent
     begun: ResponseBegun | None = None
     choices: dict[int, Choice] = field(default_factory=dict)
+    said: list[tuple[float, int]] = field(default_factory=list)
+    """Of the first choice: when its client had more text, and how many characters it had then."""
     dones: int = 0
     error: str | None = None
     """The message of the first error that the answer told."""
@@ -55,6 +61,12 @@ class Request:
     """The first line of the answer that could not be read."""
     ended: RequestEnded | None = None
     closed: ClientClosed | None = None
+    usage: tuple[int | None, int] | None = None
+    """Prompt and completion tokens, as the answer last told them; no prompt tokens told: None."""
+    pauses: list[Interval] = field(default_factory=list)
+    """When its client read nothing, by its own will."""
+    erred: EngineErred | None = None
+    """Its engine failed it, as the tester told it to."""
     closed_after_end: bool = False
     """The client left only after it had read the end: that cancels nothing."""
 
@@ -75,6 +87,20 @@ class Request:
         return self.closed.at if self.closed else NEVER
 
     @property
+    def is_stalled(self) -> bool:
+        """Its engine was told to stall, so it need not end before its client leaves or the worker dies."""
+        return self.erred is not None and self.erred.how == "stall"
+
+    @property
+    def paused_s(self) -> float:
+        """How long its client read nothing, by its own will."""
+        return sum(pause.after_s - pause.before_s for pause in self.pauses)
+
+    def paused_in_s(self, from_s: float, to_s: float) -> float:
+        """How long its client read nothing in between, by its own will."""
+        return sum(max(0.0, min(pause.after_s, to_s) - max(pause.before_s, from_s)) for pause in self.pauses)
+
+    @property
     def status(self) -> int | None:
         """The answer's status, once its head has come."""
         return self.begun.status if self.begun else None
@@ -83,6 +109,11 @@ class Request:
     def finished(self) -> bool:
         """Every choice that appeared, and one at least, has a finish. Engines may ignore n."""
         return bool(self.choices) and all(choice.finish is not None for choice in self.choices.values())
+
+    @property
+    def asked(self) -> list[tuple[int, Choice]]:
+        """The choices that appeared, by index, without those that nobody asked for."""
+        return [(index, choice) for index, choice in sorted(self.choices.items()) if index < self.sent.n]
 
     @property
     def told_all(self) -> bool:
@@ -114,6 +145,12 @@ class Incarnation:
     running: list[Sample] = field(default_factory=list)
     """The samples that tell how many requests run there."""
 
+    told: list[Told] = field(default_factory=list)
+    """What it said of its own health."""
+
+    identity: str = ""
+    """Its id on the frontends' lists and in their logs; empty: not known."""
+
     exit_ordered: bool = False
     """It wrote that it dies as the tester told it to: a fault that a history may lack when it ends early."""
 
@@ -138,7 +175,7 @@ class Incarnation:
         """When it died; None if it surely did not or may not have."""
         if self.exited:
             return self.exited.at
-        kills = [fault.at for fault in self.faults if fault.fault == "kill-worker" and fault.verified]
+        kills = [fault.at for fault in self.faults if fault.fault.startswith("kill") and fault.verified]
         return min(kills, key=lambda at: at.after_s, default=None)
 
     def frozen(self) -> Iterator[tuple[float, float]]:

@@ -3,7 +3,8 @@
 Who owns what, so that one defect is one finding: a request still open at rest past its due time is L1's alone. A
 failure that the client was told of (a status, an error, a broken connection) is L2's where the request must complete;
 how a told failure must look is P1's, judged where the request may fail. An answer that ends without telling that it is
-incomplete is P1's in every case, and one whose content is wrong is T1's or T2's.
+incomplete is P1's in every case, and one whose content is wrong is T1's, T2's, T4's or P4's. In a compared run the told
+failures of what is compared are X1's and X2's.
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from ftmodel.history import Event, Interval, RequestSent
+from ftmodel.history import Event, Interval, RequestSent, Setting
 from ftmodel.invariants.base import Finding, Invariant, read, when
 from ftmodel.invariants.duty import completion, known_and_untouched
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.records import Request
 
 STATUSES: Final = (404, 429, 500, 502, 503, 504, 529)
+OVERLOADED: Final = (429, 529)
+"""Statuses that say that the service is there and busy."""
+
+
+def is_compared(setting: Setting, request: Request) -> bool:
+    """True if this run is to show that the request completes though the plan was changed: its failures are X1's or X2's."""
+    if request.status in OVERLOADED:
+        return False
+    return setting.variant == "without-faults" or (
+        setting.variant == "one-more-worker" and request.name in setting.completed
+    )
 
 
 def failure(request: Request) -> str | None:
@@ -70,7 +82,7 @@ def overdue_s(ledger: Ledger, request: Request) -> float | None:
     """
     end_s = ledger.setting.bounds.end_bound_s + ledger.work_s(request)
     healed = ledger.marks.get("healed")
-    if healed is None and any(process.touches for process in ledger.workers):
+    if healed is None and any(process.touches for process in ledger.processes.values()):
         return None
     return max(completion(ledger, request).due_s, (healed.at if healed else request.sent.at).after_s + end_s)
 
@@ -87,6 +99,9 @@ class EveryRequestEnds(Invariant):
         for request in ledger.requests.values():
             if request.over is not None:
                 self.tally.evaluated += 1
+                continue
+            if request.is_stalled:
+                self.tally.unknown += 1
                 continue
             due_s = overdue_s(ledger, request)
             if due_s is None or ledger.rest_s <= due_s or ledger.stalled(due_s - _bound_s(ledger), _bound_s(ledger)):
@@ -120,7 +135,7 @@ class MustComplete(Invariant):
             if request.ended is None:
                 continue
             owed = completion(ledger, request)
-            if owed.value == "may":
+            if owed.value == "may" or (owed.value == "must" and is_compared(ledger.setting, request)):
                 continue
             self.tally.evaluated += 1
             slug = failure(request)
@@ -176,11 +191,11 @@ class NoHang(Invariant):
 
     def _judge(self, ledger: Ledger, request: Request, last: Interval, to_s: float) -> Iterator[Finding]:
         bound_s = ledger.setting.bounds.hang_bound_s + (0.0 if request.sent.stream else ledger.work_s(request))
-        wait_s = to_s - last.after_s - ledger.stalled_s(last.after_s, to_s)
-        if wait_s <= bound_s or ledger.crowd(request) > ledger.setting.slots:
+        wait_s = to_s - last.after_s - ledger.stalled_s(last.after_s, to_s) - request.paused_in_s(last.after_s, to_s)
+        if request.is_stalled or wait_s <= bound_s or ledger.crowd(request) > ledger.setting.slots:
             return
         witness = known_and_untouched(ledger, request.sent.frontend, last, to_s)
-        if witness is None:
+        if witness is None or ledger.touched_from_s(request.sent.frontend) <= to_s:
             return
         if ledger.stalled(last.after_s, bound_s):
             self.tally.unknown += 1
@@ -195,8 +210,18 @@ class NoHang(Invariant):
         )
 
 
+def failed_as_success(ledger: Ledger, frontend: str, mine: list[Request]) -> list[Request]:
+    """The requests of this frontend that failed, if it counted more successes than the others can have been."""
+    failed = [request for request in mine if failure(request) is not None and request.closed is None]
+    counted = ledger.counted(frontend, "success") or 0.0
+    return failed if counted > len(mine) - len(failed) else []
+
+
 class FailureIsNoSuccess(Invariant):
-    """O2. A frontend counted more successes than there were answers that can have been one: told failures are none."""
+    """O2. A frontend counted more successes than there were answers that can have been one: told failures are none.
+
+    Where no request failed, more successes than requests are O1's.
+    """
 
     id = "O2"
     sentence = "A failed request is never counted as a success."
@@ -211,9 +236,9 @@ class FailureIsNoSuccess(Invariant):
                 continue
             self.tally.evaluated += 1
             mine = [request for request in ledger.requests.values() if request.sent.frontend == title]
-            failed = [request for request in mine if failure(request) is not None and request.closed is None]
-            most = len(mine) - len(failed)
-            if counted > most:
+            failed = failed_as_success(ledger, title, mine)
+            if failed:
+                most = len(mine) - len(failed)
                 yield self.finding(
                     "failed-as-success",
                     title,

@@ -1,4 +1,4 @@
-"""Resources: R1 gauges are back at their baseline at rest, R3 no process is left, R5 nobody panics.
+"""Resources: R1 gauges are back at their baseline at rest, R2 so is the router's bookkeeping, R3 no process is left, R5 nobody panics.
 
 R1 leaves to others what others tell: a worker's gauge that goes on since a cancel is A3's, and while the worker's own
 log has a generation without an end (A1, A2 or A3), or a request is still open (L1), a gauge above 0 is no leak.
@@ -9,8 +9,8 @@ log has a generation without an end (A1, A2 or A3), or a request is still open (
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar, Final
 
 from ftmodel.history import Event, Interval, LeftOver, LogLine, Sample
 from ftmodel.invariants.base import Finding, Invariant, read, said, when
@@ -34,16 +34,17 @@ GAUGES: Final = {
 }
 """By role: gauges whose baseline is 0, and the slugs under which a leak of theirs is found."""
 
+BOOKKEEPING: Final = {"frontend": {"router_blocks": "blocks", "router_prefill": "prefill-tokens"}, "worker": {}}
+"""Likewise, what a router that counts takes the workers to hold."""
+
 ZERO: Final = 1e-9
 
 
-class GaugesReturn(Invariant):
-    """R1. At rest every gauge of every living, untouched process is back at 0, within `rest_bound_s`."""
+class _Return(Invariant):
+    """Every gauge of every living, untouched process is back at 0 at rest, within `rest_bound_s`."""
 
-    id = "R1"
-    sentence = "At rest, in-flight, queued and running counts and KV use are back at 0 on every process."
     kinds = frozenset({"sample"})
-    slugs = frozenset(slug for gauges in GAUGES.values() for slug in gauges.values())
+    gauges: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,9 +75,9 @@ class GaugesReturn(Invariant):
     ) -> Iterator[Finding]:
         sample, bound_s = ledger.last_sample[process.title], ledger.setting.bounds.rest_bound_s
         late = all_over and sample.at.before_s >= from_s + bound_s and not ledger.stalled(from_s, bound_s)
-        for name, slug in GAUGES[process.started.role].items():
-            if name not in sample.values:
-                continue
+        for name, slug in self.gauges[process.started.role].items():
+            if name not in sample.values or sample.values[name] < 0:
+                continue  # a gauge below zero is O3's
             zero = self._zero.get((process.title, name))
             if zero is not None and zero.at.after_s >= last_end.after_s:
                 self.tally.evaluated += 1
@@ -94,6 +95,35 @@ class GaugesReturn(Invariant):
                     read(zero, name) if zero else f"{process.title} metrics: {name} was never seen at 0",
                     read(sample, name),
                 )
+
+
+class GaugesReturn(_Return):
+    """R1. Documented: the gauges count what is being processed (observability/metrics-catalog), and at rest nothing is."""
+
+    id = "R1"
+    sentence = "At rest, in-flight, queued and running counts and KV use are back at 0 on every process."
+    gauges = GAUGES
+    slugs = frozenset(slug for gauges in GAUGES.values() for slug in gauges.values())
+
+
+class RouterForgets(_Return):
+    """R2. Documented: the gauges tell the blocks and the prompt tokens that are active on each worker (metrics-catalog).
+
+    It is not documented that what a worker had is dropped when the worker goes: if one has died, nothing is judged.
+    """
+
+    id = "R2"
+    sentence = "At rest, the router takes no worker to hold a block or a prompt any more."
+    needs = frozenset({"router bookkeeping"})
+    gauges = BOOKKEEPING
+    slugs = frozenset(BOOKKEEPING["frontend"].values())
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge the frontends' last samples, if every worker that was there still is."""
+        if any(worker.died is not None or worker.faults for worker in ledger.workers):
+            self.tally.unknown += 1
+            return ()
+        return super().at_rest(ledger)
 
 
 def _judged_from_s(process: Incarnation, last_end: Interval) -> float | None:
@@ -159,7 +189,7 @@ class NoPanic(Invariant):
         self.tally.evaluated += len(ledger.processes)
         for line in self._lines:
             process = ledger.processes.get(line.title)
-            if process is None or _excused(process, line):
+            if process is None or _excused(process, line) or _is_ordered(ledger, line):
                 continue
             words = line.fields.get("message", "")
             message = f"{line.title} wrote a {line.meaning}{f': {str(words)[:120]}' if words else ''}"
@@ -177,6 +207,19 @@ class NoPanic(Invariant):
         how = f"signal {exited.signal}" if exited.signal is not None else f"exit code {exited.code}"
         message = f"{process.title} ended by itself ({how}), though no fault was made on it"
         yield self.finding("exited", process.title, message, f"{process.title}, {when(exited.at)}: {how}")
+
+
+def _is_ordered(ledger: Ledger, line: LogLine) -> bool:
+    """The traceback of an engine that was told to fail a request, or that refused one that was its client's fault."""
+    late_s = ledger.setting.bounds.abort_bound_s
+    here = [r.erred.at for r in ledger.requests.values() if r.erred is not None and r.erred.title == line.title]
+    for id_, generation in ledger.served.get(line.title, {}).items():
+        request = ledger.by_id.get(id_)
+        if request is not None and request.sent.wrong:
+            here += [failed.at for failed in generation.failed]
+    return line.meaning == "traceback" and any(
+        at.could_overlap(line.at.before_s - late_s, line.at.after_s) for at in here
+    )
 
 
 def _excused(process: Incarnation, line: LogLine) -> bool:

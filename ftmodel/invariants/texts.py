@@ -2,7 +2,8 @@
 
 The counting engine's text is a function of the request's key and the position (`ftmodel.engines.counting.worker`).
 Its characters are split over tokens, and a frontend withholds an unfinished one: so at any time the text must be a
-prefix of the twin. Only the last character may be lacking for good, where max_tokens cuts through it.
+prefix of the twin. Only the last character may be lacking for good, where max_tokens cuts through it. A request with
+stop strings ends before the first of them; what it says behind that is compared too, for a leak is another's to judge.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ftmodel.engines.counting.worker import Course, choice_key, course, text
+from ftmodel.history import RequestSent
 
 BROKEN: Final = "\ufffd"
 """What a decoder shows for bytes that are no character."""
@@ -21,7 +23,10 @@ BEYOND_TOKENS: Final = 256
 PROBE_CHARS: Final = 12
 WORD_CHARS: Final = 4
 
-Difference = Literal["lost", "doubled", "reordered", "foreign", "differs"]
+FOREIGN_TOKENS: Final = 3
+"""So many consecutive tokens of another request are no accident."""
+
+Difference = Literal["lost", "doubled", "reordered", "differs"]
 
 
 @dataclass(slots=True)
@@ -30,6 +35,7 @@ class Twin:
 
     key: bytes
     max_tokens: int
+    stops: tuple[str, ...] = ()
     differs_at: int | None = None
     """Position of the first character that is not the expected one."""
     over: bool = False
@@ -38,11 +44,15 @@ class Twin:
     _length: int = 0
     _expected: str = ""
     _width: int = 1
+    stops_at: int | None = None
+    """Where the first stop string begins, if there is one within max_tokens."""
 
     def __post_init__(self) -> None:
         path: Course = course(self.key)
         self._width = path.script.width
         self._expected = whole_text(self.key, self.max_tokens)
+        places = (place for stop in self.stops if stop and (place := self._expected.find(stop)) >= 0)
+        self.stops_at = min(places, default=None)
 
     def take(self, piece: str) -> None:
         """Compare one more piece; costs as much as the piece is long."""
@@ -92,7 +102,27 @@ class Twin:
         What real frontends do with a cut last character is decided here and in `_ends` alone: leaving it out and
         showing U+FFFD for it are both taken as whole.
         """
-        return self.differs_at is None and not self.over and self._length >= len(self._expected)
+        end = len(self._expected) if self.stops_at is None else self.stops_at
+        return self.differs_at is None and not self.over and self._length >= end
+
+    @property
+    def leaks(self) -> bool:
+        """The text went on where a stop string should have ended it."""
+        return self.stops_at is not None and self._length > self.stops_at
+
+    @property
+    def tokens(self) -> range:
+        """How many tokens there can be to a complete text: one number, unless a stop string ends it.
+
+        Then the tokens of the stop string are generated too, and maybe counted. Without one the last character may be
+        cut, and its tokens count all the same.
+        """
+        if self.stops_at is None:
+            return range(self.max_tokens, self.max_tokens + 1)
+        least, longest = self.stops_at, max(len(stop) for stop in self.stops)
+        if self._width == 1:
+            return range(least // WORD_CHARS, -(-(least + longest) // WORD_CHARS) + 2)
+        return range(least * self._width, (least + longest + 1) * self._width + 1)
 
 
 def whole_text(key: bytes, max_tokens: int) -> str:
@@ -101,11 +131,8 @@ def whole_text(key: bytes, max_tokens: int) -> str:
     return text(key, 0, whole)
 
 
-def difference(twin: Twin, others: list[str]) -> Difference:
-    """What is wrong with a text that differs: told by what stands behind the first difference.
-
-    `others` are the full texts of requests that were open at the same time.
-    """
+def difference(twin: Twin) -> Difference:
+    """What is wrong with a text that differs: told by what stands behind the first difference."""
     got = twin.text
     at = twin.differs_at or 0
     if course(twin.key).script.width == 1:
@@ -119,10 +146,21 @@ def difference(twin: Twin, others: list[str]) -> Difference:
         return "lost" if found > at else "doubled"
     if course(twin.key).script.width > 1 and _is_thinned(got[at:], expected[at:]):
         return "lost"  # in several places
-    strange = probe[: WORD_CHARS if course(twin.key).script.width == 1 else 1]
-    if strange and any(strange in other for other in others):
-        return "foreign"
     return "differs"
+
+
+def foreign_part(twin: Twin, key: bytes, max_tokens: int) -> str:
+    """What a text that differs has of the answer to another key, from its first difference on; "" if nothing.
+
+    As long as `FOREIGN_TOKENS` tokens at least, and two characters.
+    """
+    width = course(key).script.width
+    size = WORD_CHARS * FOREIGN_TOKENS if width == 1 else max(2, -(-FOREIGN_TOKENS // width))
+    theirs, got = whole_text(key, max_tokens), twin.text
+    grams = {theirs[i : i + size] for i in range(len(theirs) - size + 1)}
+    ours = whole_text(twin.key, twin.max_tokens + BEYOND_TOKENS)
+    parts = (got[i : i + size] for i in range(max(0, (twin.differs_at or 0) - WORD_CHARS), len(got) - size + 1))
+    return next((part for part in parts if part in grams and part not in ours), "")
 
 
 def _is_thinned(got: str, expected: str) -> bool:
@@ -131,6 +169,11 @@ def _is_thinned(got: str, expected: str) -> bool:
     return all(char in rest for char in got if char not in BROKEN)
 
 
-def twin_of(key: str, choice: int, max_tokens: int) -> Twin:
-    """The twin of one choice of the request with this key."""
-    return Twin(choice_key(key.encode(), choice), max_tokens)
+def twin_of(sent: RequestSent, choice: int) -> Twin:
+    """The twin of one choice of this request.
+
+    Stop strings count only behind min_tokens, and where that is depends on who looks for them: such a text may end at
+    any of them, and is compared as if it had none.
+    """
+    stops = () if sent.min_tokens else sent.stop
+    return Twin(choice_key(sent.key.encode(), choice), sent.max_tokens, stops)

@@ -31,8 +31,19 @@ METRICS: Final[Mapping[Role, Mapping[str, str]]] = {
         "disconnected": "clients that disconnected, so far",
         "cancellations": "requests that were cancelled, so far",
         "migrations": "attempts to migrate a request, so far",
+        "cancellations_completion_stream": "of these, streamed completions",
+        "cancellations_completion_unary": "of these, completions that are not streamed",
+        "cancellations_chat_stream": "of these, streamed chats",
+        "cancellations_chat_unary": "of these, chats that are not streamed",
+        "started": "requests that arrived, so far",
         "success": "requests counted as successful, so far",
         "failed": "requests counted as failed or cancelled, so far",
+        "cancelled": "of these, requests counted as cancelled",
+        "not_found": "of these, requests for a model that there is not",
+        "router_blocks": "blocks that the router takes for held by requests, on all workers",
+        "router_prefill": "prompt tokens that the router takes for still to be read, on all workers",
+        "context": "longest prompt and answer together, in tokens, that a worker has registered; 0: it told none",
+        "max_seqs": "requests that a worker has registered to generate for at once; 0: it told none",
     },
     "worker": {
         "inflight": "requests that the worker's endpoint holds",
@@ -71,6 +82,10 @@ class Promises:
     """An attempt on a worker that does not answer lasts so long."""
     grace_s: Promised[float]
     """A worker asked to stop serves so long before it drains."""
+    drain_s: Promised[float]
+    """What a worker holds when it is asked to stop may go on so long."""
+    frontend_drain_s: Promised[float]
+    """What a frontend has admitted when it is asked to stop may go on so long."""
 
     def timeouts_ms(self) -> tuple[int, ...]:
         """The constants around which it pays to draw skews: lease and request timeout, plus and minus a tenth."""
@@ -126,6 +141,8 @@ class Place:
     model: Path
     http_port: int
     system_port: int
+    plane_port: int = 0
+    """A worker's on the request plane, where the system lets it be chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +179,8 @@ class System:
     list_path: str
     models_path: str
     metrics_path: str
+    health_path: str
+    live_path: str
     request_id_header: str
 
     def dialect(self, release: tuple[int, int]) -> Dialect:

@@ -5,7 +5,9 @@ Times are seconds of the example. Polls of the list and samples of the metrics a
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +19,7 @@ from ftmodel.history import (
     Event,
     Exited,
     FaultMade,
+    Identified,
     Interval,
     Item,
     Listed,
@@ -31,10 +34,13 @@ from ftmodel.history import (
     Setting,
     Started,
     StepDone,
+    Told,
 )
 
 FRONTEND = "frontend-1"
 PACE_S = 0.006
+UNCOUNTED = ("malformed-json", "negative-max-tokens")
+"""What is wrong in a way that is seen before anything is counted."""
 PROVEN = ("aborted", "begun", "ended", "finished", "given-up", "kill", "migrating", "retrying", "selected")
 BURST = 7
 
@@ -56,6 +62,13 @@ class Life:
     unlisted_s: float = math.inf
     open: list[tuple[float, float]] = field(default_factory=list)
     cancelled: list[float] = field(default_factory=list)
+    ends: list[tuple[float, float, bool]] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
+    outcomes: list[tuple[float, str, str]] = field(default_factory=list)
+    """Of a frontend: when a request was over, how it is counted (nothing: not at all), and its kind."""
+    moves: list[float] = field(default_factory=list)
+    stopped_s: float = math.inf
+    identity: str = ""
 
 
 class Ask:
@@ -65,36 +78,51 @@ class Ask:
         self.story = story
         self.name = name
         self.id = f"00000000-{name}"
+        self.frontend = str(how.get("frontend", FRONTEND))
         self.key = f"request {name} {self.id[:8]}:"
         self.tokens = 0
         self.shown = 0
         self.max_tokens = max_tokens
         self.stream = bool(how.get("stream", True))
+        self.api = str(how.get("api", "completion"))
+        self.wrong = str(how.get("wrong", ""))
+        self.prompt_tokens = 40_000 if self.wrong == "prompt-too-long" else 40
         self.sent_s = at_s
         self.answering = False
         self.serving: tuple[str, float] | None = None
         story.asks.append(self)
-        story.push(
-            RequestSent(
-                at=moment(at_s),
-                request=name,
-                id=self.id,
-                frontend=FRONTEND,
-                api="completion",
-                stream=self.stream,
-                prompt_tokens=40,
-                max_tokens=max_tokens,
-                n=1,
-                key=self.key,
-                probe=bool(how.get("probe", False)),
-            )
+        if self.wrong not in UNCOUNTED:
+            story.lives[self.frontend].sent.append(at_s)
+        asked = {key: value for key, value in how.items() if key not in ("stream", "frontend", "probe")}
+        sent = RequestSent(
+            at=moment(at_s),
+            request=name,
+            id=self.id,
+            frontend=self.frontend,
+            api=self.api,  # type: ignore[arg-type]
+            stream=self.stream,
+            prompt_tokens=self.prompt_tokens,
+            max_tokens=max_tokens,
+            n=int(how.get("n", 1)),  # type: ignore[call-overload]
+            key=self.key,
+            stop=how.get("stop", ()),  # type: ignore[arg-type]
+            usage=bool(how.get("usage", False)),
+            wrong=self.wrong,
+            probe=bool(how.get("probe", False)),
         )
+        story.push(dataclasses.replace(sent, **asked))  # type: ignore[arg-type]
 
     def begin(self, title: str, at_s: float) -> Ask:
         """It arrives at a worker."""
         self.serving = (title, at_s)
+        self.choose(title, at_s - 0.003)
         exact = {"position": self.tokens, "max_tokens": self.max_tokens - self.tokens} if self.story.exact else {}
         self.story.log(title, "begun", at_s, self.id, **exact)
+        return self
+
+    def choose(self, title: str, at_s: float) -> Ask:
+        """The frontend chooses a worker."""
+        self.story.log(self.frontend, "selected", at_s, self.id, worker_id=int(self.story.lives[title].identity))
         return self
 
     def stop(self, how: str, at_s: float) -> Ask:
@@ -111,8 +139,8 @@ class Ask:
 
     def move(self, meaning: str, at_s: float) -> Ask:
         """The frontend migrates it, retries it, or gives it up."""
-        self.story.log(FRONTEND, meaning, at_s, self.id)
-        self.story.moves.append(at_s)
+        self.story.log(self.frontend, meaning, at_s, self.id)
+        self.story.lives[self.frontend].moves.append(at_s)
         return self
 
     def head(self, at_s: float, status: int = 200) -> Ask:
@@ -155,15 +183,16 @@ class Ask:
         self.stop("ended", end_s - 0.001)
         return self.finish(end_s)
 
-    def finish(self, at_s: float) -> float:
-        """The finish, [DONE] and the end of the body."""
+    def finish(self, at_s: float, reason: str = "length", tokens: int = 0) -> float:
+        """The finish, the usage, [DONE] and the end of the body."""
+        usage = Item("usage", str(self.prompt_tokens), count=tokens or self.max_tokens)
         if self.stream:
-            self.read(at_s + 0.001, Item("finish", "length"), Item("usage", count=self.max_tokens))
+            self.read(at_s + 0.001, Item("finish", reason), usage)
             self.read(at_s + 0.002, Item("done"))
         else:
             self.tokens = self.max_tokens
             self.head(at_s + 0.001)
-            self.read(at_s + 0.001, Item("text", self.said()), Item("finish", "length"))
+            self.read(at_s + 0.001, Item("text", self.said()), Item("finish", reason), usage)
         return self.end("eof", at_s + 0.003, success=True)
 
     def error(self, at_s: float) -> float:
@@ -179,16 +208,23 @@ class Ask:
     def end(self, how: Literal["eof", "cut", "refused"], at_s: float, *, success: bool = False) -> float:
         """The end that the client sees."""
         self.story.push(RequestEnded(at=moment(at_s), request=self.name, how=how))
-        self.story.ends.append((self.sent_s, at_s, success))
+        self.story.lives[self.frontend].ends.append((self.sent_s, at_s, success))
+        self._count(at_s, "success" if success else "not_found" if self.wrong == "unknown-model" else "failed")
         return at_s
+
+    def _count(self, at_s: float, outcome: str) -> None:
+        outcome = "" if self.wrong in UNCOUNTED else outcome
+        kind = f"cancellations_{self.api}_{'stream' if self.stream else 'unary'}"
+        self.story.lives[self.frontend].outcomes.append((at_s, outcome, kind))
 
     def leave(self, at_s: float, *, aborts: bool = True) -> float:
         """The client closes its socket; the frontend signals it, and the worker aborts."""
         self.story.push(ClientClosed(at=moment(at_s), request=self.name, how="close"))
         self.story.push(StepDone(at=moment(at_s), step=f"c-{self.name}", deed="cancel", subject=self.id))
-        self.story.log(FRONTEND, "kill", at_s + 0.003)
-        self.story.lives[FRONTEND].cancelled.append(at_s + 0.003)
-        self.story.ends.append((self.sent_s, at_s, False))
+        self.story.log(self.frontend, "kill", at_s + 0.003)
+        self.story.lives[self.frontend].cancelled.append(at_s + 0.003)
+        self.story.lives[self.frontend].ends.append((self.sent_s, at_s, False))
+        self._count(at_s, "cancelled")
         if self.serving and aborts:
             self.stop("aborted", at_s + 0.008)
         return at_s
@@ -204,8 +240,6 @@ class Story:
         self.events: list[Event] = []
         self.lives: dict[str, Life] = {}
         self.asks: list[Ask] = []
-        self.ends: list[tuple[float, float, bool]] = []
-        self.moves: list[float] = []
         self.lines = 0
         self.setting = Setting(
             at=Interval(0.0, 0.0),
@@ -245,25 +279,31 @@ class Story:
 
     def start(self, title: str, slot: int, at_s: float, role: Literal["frontend", "worker"] = "worker") -> None:
         """A process starts."""
-        self.lives[title] = Life(title, role, at_s)
+        self.lives[title] = Life(title, role, at_s, identity=str(7_000_000_000_000_000_000 + len(self.lives)))
         self.push(Started(at=moment(at_s), title=title, role=role, slot=slot, pid=1000 + len(self.lives)))
 
-    def join(self, title: str, at_s: float) -> None:
+    def join(self, title: str, at_s: float, frontend: str = FRONTEND) -> None:
         """It is listed, and answers a probe of the tester's."""
-        self.lives[title].listed_s = at_s - 0.05
-        ask = Ask(self, f"probe-{title}", at_s, 1, stream=False, probe=True)
+        life = self.lives[title]
+        if life.listed_s == math.inf:
+            life.listed_s = at_s - 0.05
+            self.push(Identified(at=moment(at_s - 0.06), title=title, identity=life.identity))
+        name = f"probe-{title}" if frontend == FRONTEND else f"probe-{title}-{frontend}"
+        ask = Ask(self, name, at_s, 1, stream=False, probe=True, frontend=frontend)
         end_s = ask.whole(title, at_s)
-        self.push(Answered(at=moment(end_s), frontend=FRONTEND, title=title))
+        self.push(Answered(at=moment(end_s), frontend=frontend, title=title))
 
     def fault(
         self,
-        kind: Literal["kill-worker", "stop-worker", "freeze-worker", "thaw-worker"],
+        kind: Literal["kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend"],
         title: str,
         at_s: float,
         *,
         verified: bool = True,
     ) -> None:
         """A fault, as the tester notes it."""
+        if kind.startswith("stop"):
+            self.lives[title].stopped_s = at_s
         self.push(FaultMade(at=moment(at_s), fault=kind, title=title, step=f"s-{title}", verified=verified))
         self.push(StepDone(at=moment(at_s), step=f"s-{title}", deed=kind, subject=title))
 
@@ -294,22 +334,50 @@ class Story:
                 events.append(Exited(at=moment(rest_s + 0.3), title=life.title, code=None, signal=9))
         at_s = 0.1
         while at_s < rest_s:
-            titles = (life.title for life in self.lives.values() if life.listed_s <= at_s < life.unlisted_s)
-            events.append(Listed(at=moment(at_s, 0.004), frontend=FRONTEND, titles=tuple(sorted(titles))))
+            events += self._listed(at_s)
             at_s += 0.25
+        at_s = 0.3
+        while at_s < rest_s:
+            events += self._told(at_s)
+            at_s += 1.0
         return [self.setting, *sorted(events, key=lambda event: event.at.after_s)]
 
+    def _listed(self, at_s: float) -> Iterator[Listed]:
+        """What the frontends list; one that drains lists nobody."""
+        titles = [life.title for life in self.lives.values() if life.listed_s <= at_s < life.unlisted_s]
+        for life in self.lives.values():
+            if life.role == "frontend" and life.from_s + 0.05 <= at_s < life.until_s:
+                ready = at_s < life.stopped_s
+                shown = tuple(sorted(titles)) if ready else ()
+                yield Listed(at=moment(at_s, 0.004), frontend=life.title, titles=shown, models=ready and bool(shown))
+
+    def _told(self, at_s: float) -> Iterator[Told]:
+        """What the processes say of their health: a worker that drains says nothing."""
+        for life in self.lives.values():
+            if life.from_s + 0.05 <= at_s < life.until_s:
+                drains, worker = at_s >= life.stopped_s, life.role == "worker"
+                ready = not worker or at_s >= life.listed_s
+                health = (0 if worker else 503) if drains else 200 if ready else 503
+                live = 200 if drains and not worker else health
+                yield Told(at=moment(at_s, 0.004), title=life.title, health=health, live=live)
+
     def _values(self, life: Life, at_s: float) -> dict[str, float]:
+        routes_by_kv = self.setting.router_mode == "kv"
         if life.role == "frontend":
-            inflight = sum(from_s <= at_s < end_s for from_s, end_s, _ in self.ends)
+            inflight = sum(from_s <= at_s < end_s for from_s, end_s, _ in life.ends)
             return {
                 "inflight": inflight,
                 "queued": 0.0,
                 "active": inflight,
                 "plane_inflight": inflight,
                 "cancellations": sum(cancel_s <= at_s for cancel_s in life.cancelled),
-                "migrations": sum(move_s <= at_s for move_s in self.moves),
-                "success": sum(success and end_s <= at_s for _, end_s, success in self.ends),
+                "migrations": sum(move_s <= at_s for move_s in life.moves),
+                "success": sum(success and end_s <= at_s for _, end_s, success in life.ends),
+                "started": sum(sent_s <= at_s for sent_s in life.sent),
+                "context": 16384 if self.exact else 0,
+                "max_seqs": self.setting.slots,
+                **_counted([row for row in life.outcomes if row[0] <= at_s]),
+                **(dict.fromkeys(("router_blocks", "router_prefill"), inflight) if routes_by_kv else {}),
             }
         running = sum(from_s <= at_s < end_s for from_s, end_s in life.open)
         return {
@@ -319,6 +387,15 @@ class Story:
             "kv": running / 256,
             "cancellations": sum(cancel_s <= at_s for cancel_s in life.cancelled),
         }
+
+
+def _counted(outcomes: list[tuple[float, str, str]]) -> dict[str, float]:
+    """A frontend's counters by outcome and, of cancels, by kind; one that has no series yet is absent."""
+    ways = [way for _, way, _ in outcomes]
+    kinds = [kind for _, way, kind in outcomes if way == "cancelled"]
+    values = {"failed": len(ways) - ways.count("") - ways.count("success")}
+    values |= {way: ways.count(way) for way in ("cancelled", "not_found")} | {kind: kinds.count(kind) for kind in kinds}
+    return {name: float(value) for name, value in values.items() if value}
 
 
 # --- the stories ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ picks its subject from those of which nothing was found before.
 
 from __future__ import annotations
 
+from mutations_of_answers import MUTATIONS as OF_ANSWERS
 from mutations_of_clusters import (
     abort_elsewhere,
     abort_late,
@@ -42,7 +43,6 @@ from mutations_of_requests import (
     drop,
     empty_200,
     failing,
-    foreign,
     grammar,
     hang,
     never_ended,
@@ -53,6 +53,8 @@ from mutations_of_requests import (
     wrong_finish,
     wrong_remainder,
 )
+from mutations_of_stops import MUTATIONS as OF_STOPS
+from mutations_of_workers import MUTATIONS as OF_WORKERS
 from planting import Mutation
 
 from ftmodel.history import (
@@ -89,7 +91,6 @@ MUTATIONS = (
         "T1/reordered",
         said(lambda value, size: value[size : 2 * size] + value[:size] + value[2 * size :]),
     ),
-    Mutation("a token of another request", "T1/foreign", foreign),
     Mutation("a character that nobody said", "T1/differs", said(lambda value, _size: "@" + value[1:])),
     Mutation("a token is lost, by count", "T2/short", said(lambda value, size: value[size:], exact=False)),
     Mutation("a token is doubled, by count", "T2/long", said(lambda value, size: value[:size] + value, exact=False)),
@@ -130,4 +131,7 @@ MUTATIONS = (
     Mutation("a worker fails an assertion", "R5/assertion", cries("assertion", "worker")),
     Mutation("a worker ends by itself", "R5/exited", exits),
     Mutation("a failure is counted as a success", "O2/failed-as-success", overcounted_success),
+    *OF_ANSWERS,
+    *OF_WORKERS,
+    *OF_STOPS,
 )

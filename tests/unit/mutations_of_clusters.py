@@ -140,10 +140,10 @@ def no_kill(base: Base) -> list[Event] | None:
 def frontend_overcounts(base: Base) -> list[Event] | None:
     cancels = sum(request.closed is not None for request in base.ledger.requests.values())
     changed = _raised(base, "cancellations", cancels + 1)
-    return changed and _late_sample(base, changed)
+    return changed and late_sample(base, changed)
 
 
-def _late_sample(base: Base, events: list[Event]) -> list[Event]:
+def late_sample(base: Base, events: list[Event]) -> list[Event]:
     """Rest delayed, and the last samples told once more shortly before it."""
     ends = [request.over.after_s for request in base.ledger.requests.values() if request.over]
     rest_s = max(base.rest_s, max(ends) + base.ledger.setting.bounds.rest_bound_s + 1)
@@ -162,9 +162,10 @@ def worker_counts(by: Callable[[float, int], float]) -> Mutate:
             begun = len(base.ledger.served[title])
             values = base.ledger.last_sample[title].values
             if base.ledger.untouched(title) and "cancellations" in values:
-                from_s = request.left_at.after_s
+                # From the beginning on, or from the cancel on if there are more then: a counter never falls.
+                from_s = request.left_at.after_s if by(0, begun) else 0.0
                 changed = sampled(base.events, title, "cancellations", partial(_swapped, by, begun), from_s)
-                return _late_sample(base, changed)
+                return late_sample(base, changed)
         return None
 
     return mutate
@@ -175,8 +176,10 @@ def _swapped(by: Callable[[float, int], float], begun: int, value: float) -> flo
 
 
 def uncancelled(base: Base) -> list[Event] | None:
+    lefts = [request.left_at for request in base.clean() if request.closed is not None]
     for old in _ordinary_ends(base):
-        return replaced(base.events, old, dataclasses.replace(old, meaning="aborted"))
+        if not any(left.could_overlap(old.at.before_s - 3, old.at.after_s + 3) for left in lefts):
+            return replaced(base.events, old, dataclasses.replace(old, meaning="aborted"))
     return None
 
 
@@ -222,7 +225,7 @@ def still_running(base: Base) -> list[Event] | None:
     for request, title in base.must_abort():
         if base.ledger.untouched(title) and base.ledger.processes[title].running:
             changed = sampled(base.events, title, "running", lambda value: value + 1, request.left_at.before_s)
-            return _late_sample(base, changed)
+            return late_sample(base, changed)
     return None
 
 
@@ -263,9 +266,11 @@ def missing(base: Base) -> list[Event] | None:
     for worker in base.ledger.workers:
         if not base.ledger.untouched(worker.title) or not worker.listed or not worker.answered:
             continue
-        from_s = min(listed.after_s for listed in worker.listed.values()) + bound_s
-        late = (e for e in base.events if isinstance(e, Listed) and base.ledger.belongs(e) and e.at.before_s > from_s)
+        late = (e for e in base.events if isinstance(e, Listed) and base.ledger.belongs(e))
         for event in late:
+            listed = worker.listed.get(event.frontend)
+            if listed is None or event.at.before_s <= listed.after_s + bound_s:
+                continue
             if not event.strangers and worker.title in event.titles:
                 titles = tuple(title for title in event.titles if title != worker.title)
                 return replaced(base.events, event, dataclasses.replace(event, titles=titles))
@@ -283,7 +288,7 @@ def leak(role: str, name: str) -> Mutate:
         for process in base.processes(role):
             sample = base.ledger.last_sample.get(process.title)
             if sample is not None and name in sample.values and _was_calm(base, process, last_s):
-                return _late_sample(base, sampled(base.events, process.title, name, lambda _value: 1.0, last_s))
+                return late_sample(base, sampled(base.events, process.title, name, lambda _value: 1.0, last_s))
         return None
 
     return mutate
@@ -307,8 +312,10 @@ def cries(meaning: str, role: str) -> Mutate:
     """A line that no process may write."""
 
     def mutate(base: Base) -> list[Event] | None:
+        erred = [request.erred.title for request in base.ledger.requests.values() if request.erred]
         for process in base.processes(role):
-            return inserted(base.events, line(process.title, meaning, base.rest_s - 0.1))
+            if process.title not in erred:
+                return inserted(base.events, line(process.title, meaning, base.rest_s - 0.1))
         return None
 
     return mutate
@@ -325,6 +332,8 @@ def exits(base: Base) -> list[Event] | None:
 
 
 def overcounted_success(base: Base) -> list[Event] | None:
-    failed = sum(request.ended is not None and not request.whole for request in base.ledger.requests.values())
-    cancelled = sum(request.closed is not None for request in base.ledger.requests.values())
+    first = next((frontend.title for frontend in base.processes("frontend")), None)
+    mine = [request for request in base.ledger.requests.values() if request.sent.frontend == first]
+    failed = sum(request.ended is not None and not request.whole for request in mine)
+    cancelled = sum(request.closed is not None for request in mine)
     return _raised(base, "success", cancelled + 1) if failed else None

@@ -14,8 +14,8 @@ from planting import (
     edited,
     inserted,
     moved,
+    recounted,
     replaced,
-    sampled,
     unsucceeded,
     without_answer,
 )
@@ -31,6 +31,7 @@ from ftmodel.history import (
 )
 from ftmodel.invariants import duty as duties
 from ftmodel.invariants.records import Request
+from ftmodel.invariants.requests import is_compared
 from ftmodel.invariants.texts import BROKEN, whole_text
 
 # --- requests ---------------------------------------------------------------------------------------------------
@@ -52,12 +53,18 @@ def _ends(burst: Received) -> bool:
     return any(item.what in ("finish", "done") for item in burst.items)
 
 
-def failing(status: int | None, how: str, *, streamed: bool = True) -> Mutate:
-    """A request that must complete is told of a failure instead."""
+def failing(
+    status: int | None, how: str, *, streamed: bool = True, compared: bool = False, calm: bool = False
+) -> Mutate:
+    """A request that must complete is told of a failure instead; one on an untouched worker, if so wanted."""
 
     def mutate(base: Base) -> list[Event] | None:
         for request in base.whole(streamed=streamed):
+            if is_compared(base.ledger.setting, request) != compared:
+                continue
             if not base.owed("must", request) or base.ledger.moves.get(request.sent.id):
+                continue
+            if calm and base.calm(request) is None:
                 continue
             end_s = request.ended.at.after_s if request.ended else 0.0
             events = unsucceeded(base, without_answer(base.events, request), request)
@@ -75,14 +82,15 @@ def failing(status: int | None, how: str, *, streamed: bool = True) -> Mutate:
 
 def completed_though_impossible(base: Base) -> list[Event] | None:
     for request in base.clean():
-        if not base.owed("must_not", request) or request.ended is None or request.sent.n > 1:
+        if not base.owed("must_not", request) or request.ended is None or request.sent.n > 1 or request.sent.wrong:
             continue
         end_s, sent = request.ended.at.after_s, request.sent
         exact = base.ledger.setting.exact_text
         said = whole_text(sent.key.encode(), sent.max_tokens) if exact else "abcd" * sent.max_tokens
-        items = (Item("text", said), Item("finish", "length"), *([Item("done")] if sent.stream else []))
+        usage = Item("usage", str(sent.prompt_tokens), count=sent.max_tokens)
+        items = (Item("text", said), Item("finish", "length"), usage, *([Item("done")] if sent.stream else []))
         return inserted(
-            sampled(without_answer(base.events, request), sent.frontend, "success", lambda v: v + 1, end_s),
+            recounted(base, without_answer(base.events, request), request, 1),
             ResponseBegun(at=at(end_s), request=request.name, status=200),
             Received(at=at(end_s), request=request.name, items=items),
             RequestEnded(at=at(end_s), request=request.name, how="eof"),
@@ -98,6 +106,8 @@ def hang(base: Base) -> list[Event] | None:
         if len(own) < 4 or title is None or duties.witness_of(base.ledger, request) is None:
             continue
         if any(not base.ledger.untouched(worker.title) for worker in base.ledger.workers if not worker.died):
+            continue
+        if not base.ledger.untouched(request.sent.frontend):
             continue
         half_s = own[len(own) // 2].at.after_s
         mine = [
@@ -175,13 +185,15 @@ def cut_at_the_end(base: Base) -> list[Event] | None:
 # --- tokens -----------------------------------------------------------------------------------------------------
 
 
-def said(edit: Callable[[str, int], str], *, exact: bool = True, least: int = 30) -> Mutate:
+def said(edit: Callable[[str, int], str], *, exact: bool = True, least: int = 30, name: str = "") -> Mutate:
     """A change of the text in the middle of a whole answer; the edit is given the text of a burst and a token's size."""
 
     def mutate(base: Base) -> list[Event] | None:
         if base.ledger.setting.exact_text != exact:
             return None
         for request in base.whole(least=least):
+            if name not in ("", request.name):
+                continue
             own = [b for b in bursts(base.events, request) if any(i.what == "text" for i in b.items)]
             for burst in own[2:-2]:
                 [item] = [i for i in burst.items if i.what == "text"] or [Item("text")]
@@ -194,20 +206,6 @@ def said(edit: Callable[[str, int], str], *, exact: bool = True, least: int = 30
         return None
 
     return mutate
-
-
-def foreign(base: Base) -> list[Event] | None:
-    """A token of a request that was open at the same time."""
-    for request in base.whole(least=30):
-        life = base.ledger.life(request)
-        for other in base.ledger.requests.values():
-            if other is request or not base.ledger.life(other).could_overlap(life.before_s, life.after_s):
-                continue
-            theirs, ours = whole_text(other.sent.key.encode(), 8), whole_text(request.sent.key.encode(), 999)
-            token = theirs[:4] if theirs.isascii() else theirs[:1]
-            if token and token not in ours:
-                return said(lambda value, size, token=token: value[:size] + token + value[size:])(base)  # type: ignore[misc]
-    return None
 
 
 def tail(edit: Callable[[Request, str], str]) -> Mutate:

@@ -155,11 +155,28 @@ def sampled(
 
 
 def unsucceeded(base: Base, events: list[Event], request: Request) -> list[Event]:
-    """The success counter without this request: else the failure would be counted as a success too."""
-    end = request.over
-    return sampled(
-        events, request.sent.frontend, "success", lambda value: max(0.0, value - 1), end.before_s if end else 0.0
-    )
+    """The success counter without this request, which is counted as failed instead."""
+    return recounted(base, events, request, -1)
+
+
+def recounted(base: Base, events: list[Event], request: Request, by: int) -> list[Event]:
+    """A success more or less, and a failure less or more; each counter still only rises."""
+    title, end = request.sent.frontend, request.over
+    last, from_s = base.ledger.last_sample[title].values, end.before_s if end else 0.0
+    events = _raised(events, title, "success", by, last.get("success", 0.0), from_s)
+    return _raised(events, title, "failed", -by, last.get("failed", 0.0), from_s)
+
+
+def _raised(events: list[Event], title: str, name: str, by: int, last: float, from_s: float) -> list[Event]:
+    """A counter one higher from some time on, where all are told, or one lower in the end."""
+    if by > 0:
+        return [
+            dataclasses.replace(e, values={**e.values, name: e.values.get(name, 0.0) + by})
+            if isinstance(e, Sample) and e.title == title and e.at.after_s >= from_s and "started" in e.values
+            else e
+            for e in events
+        ]
+    return sampled(events, title, name, lambda value: max(0.0, min(value, last + by)))
 
 
 def lines(base: Base, title: str, meaning: str, request: Request | None = None) -> list[LogLine]:

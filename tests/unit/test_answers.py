@@ -14,6 +14,7 @@ from ftmodel.history import Item
 from ftmodel.targets.real.answers import Stream, chunk
 
 ID = "0a1b2c3d-0000-4000-8000-000000000001"
+MODEL = "tiny"
 OTHER = "ffffffff-0000-4000-8000-000000000002"
 
 
@@ -32,14 +33,14 @@ def data(row: object) -> bytes:
 
 def read(body: bytes, *cuts: int) -> tuple[Item, ...]:
     """What a client receives if the body comes in pieces that end at these offsets."""
-    stream = Stream(ID)
+    stream = Stream(ID, MODEL)
     ends = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
     items = [item for begin, end in pairwise(ends) for item in stream.feed(body[begin:end])]
     return (*items, *stream.end())
 
 
 def one(row: object) -> tuple[Item, ...]:
-    return tuple(chunk(json.dumps(row), ID))
+    return tuple(chunk(json.dumps(row), ID, MODEL))
 
 
 PIECES = [
@@ -94,7 +95,7 @@ def test_a_streamed_chat_tells_the_choice_of_each_text() -> None:
 
 
 def test_a_line_is_an_item_as_soon_as_it_is_whole() -> None:
-    stream = Stream(ID)
+    stream = Stream(ID, MODEL)
     body = data(completion(" abc"))
     assert stream.feed(body[:-3]) == ()
     assert stream.feed(body[-3:-1]) == (Item("text", " abc"),)
@@ -155,7 +156,7 @@ def test_a_line_that_is_no_event_is_malformed(line: str) -> None:
     ],
 )
 def test_a_chunk_of_another_shape_is_malformed_as_a_whole(said: str) -> None:
-    assert tuple(chunk(said, ID)) == (Item("malformed", said),)
+    assert tuple(chunk(said, ID, MODEL)) == (Item("malformed", said),)
 
 
 def test_a_chunk_that_says_nothing_is_empty() -> None:
@@ -177,7 +178,7 @@ def test_an_answer_that_is_not_streamed_is_taken_apart_like_a_chunk() -> None:
         Item("finish", "length"),
         Item("text", " ghi", 1),
         Item("finish", "stop", 1),
-        Item("usage", count=3),
+        Item("usage", "9", count=3),
     )
 
 
@@ -199,3 +200,13 @@ def test_a_foreign_id_is_told_with_each_item_and_the_own_one_never() -> None:
     assert one(row) == (Item("text", " abc", answer_id=row["id"]), Item("usage", count=1, answer_id=row["id"]))
     del row["id"]
     assert all(item.answer_id == "" for item in one(row))
+
+
+def test_a_foreign_model_is_told_with_each_item_and_the_own_one_never() -> None:
+    assert all(item.model == "" for item in one({**completion(" abc"), "model": MODEL}))
+    assert [item.model for item in one({**completion(" abc"), "model": "other"})] == ["other"]
+
+
+def test_usage_tells_the_tokens_of_prompt_and_completion() -> None:
+    row = {"id": f"cmpl-{ID}", "choices": [], "usage": {"prompt_tokens": 13, "completion_tokens": 5}}
+    assert one(row) == (Item("usage", "13", count=5),)

@@ -331,11 +331,21 @@ def test_an_abort_that_follows_a_told_failure_is_left_to_the_failure() -> None:
 
 def test_several_choices_are_judged_each() -> None:
     story = Story()
-    ask = Ask(story, "r1", 5.0, 8)
+    ask = Ask(story, "r1", 5.0, 8, n=2)
     ask.run(8, 5.01)
     ask.read(5.2, Item("text", "no such text", choice=1), Item("finish", "length", choice=1), Item("done"))
     ask.end("eof", 5.3, success=True)
     assert signatures(judged(story)) == ["P1/done-without-finish", "T1/differs"]
+
+
+def test_the_text_of_a_choice_that_nobody_asked_for_is_not_judged() -> None:
+    story = Story()
+    ask = Ask(story, "r1", 5.0, 8)
+    ask.run(8, 5.01)
+    both = (Item("finish", "length", choice) for choice in (0, 1))
+    ask.read(5.2, Item("text", "no such text", choice=1), *both, Item("done"))
+    ask.end("eof", 5.3, success=True)
+    assert signatures(judged(story)) == ["P3/index"]
 
 
 # --- processes --------------------------------------------------------------------------------------------------
@@ -356,6 +366,8 @@ def test_a_killed_or_frozen_process_may_cry_a_stopped_one_may_not() -> None:
         Ask(story, "r1", 5.0, 50).whole("w2", 5.0)
         story.fault(fault, "w1", 8.0)  # type: ignore[arg-type]
         story.log("w1", "traceback", 8.1)
+        if fault == "stop-worker":
+            story.exit("w1", 8.2, unlisted_s=8.1)
         assert signatures(judged(story)) == found
 
 

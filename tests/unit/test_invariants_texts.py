@@ -6,8 +6,8 @@ from itertools import count
 
 import pytest
 
-from ftmodel.engines.counting.worker import course, text
-from ftmodel.invariants.texts import BROKEN, Twin, difference, whole_text
+from ftmodel.engines.counting.worker import course, stop_text, text
+from ftmodel.invariants.texts import BROKEN, Twin, difference, foreign_part, whole_text
 
 KEYS = {course(key).script.width: key for key in (b"request r%d:" % i for i in range(200))}
 """A key of each script: words of one token, characters of two, three and four."""
@@ -73,29 +73,50 @@ def test_a_difference_is_called_by_what_stands_behind_it(width: int) -> None:
         whole[9 * unit : 10 * unit],
         whole[10 * unit :],
     )
-    other = next(
-        whole_text(key, 40)
-        for key in (b"other %d" % i for i in count())
-        if course(key).script is course(KEYS[width]).script and whole_text(key, width)[:unit] not in whole
-    )
     names = {
         "lost": head + second + rest,
         "doubled": head + first + first + second + rest,
         "reordered": head + second + first + rest,
-        "foreign": head + other[:unit] + first + second + rest,
         "differs": head + "?" * unit + second + rest,
     }
     for name, got in names.items():
-        assert difference(fed(KEYS[width], 120, got), [other]) == name
+        assert difference(fed(KEYS[width], 120, got)) == name
+
+
+@pytest.mark.parametrize("width", KEYS)
+def test_several_tokens_of_another_text_are_seen_wherever_they_stand(width: int) -> None:
+    whole, unit = whole_text(KEYS[width], 120), 4 if width == 1 else 1
+    other = next(
+        key
+        for key in (b"other %d" % i for i in count())
+        if course(key).script is course(KEYS[width]).script and whole_text(key, width)[:unit] not in whole
+    )
+    part = whole_text(other, 40)[3 * unit : 7 * unit]
+    for place in (0, 8 * unit, len(whole) - 2 * unit):
+        twin = fed(KEYS[width], 120, whole[:place] + part + whole[place + len(part) :])
+        assert foreign_part(twin, other, 40) in part
+        assert foreign_part(twin, other, 40) != ""
+        assert foreign_part(twin, b"a third", 40) == ""
+
+
+@pytest.mark.parametrize("width", KEYS)
+def test_a_text_with_a_stop_string_is_complete_before_it_and_leaks_behind_it(width: int) -> None:
+    stop, whole = stop_text(KEYS[width], 20), whole_text(KEYS[width], 60)
+    at = whole.index(stop)
+    for until, complete, leaks in ((at - 1, False, False), (at, True, False), (at + 1, True, True)):
+        twin = Twin(KEYS[width], 60, (stop,))
+        twin.take(whole[:until])
+        assert (twin.differs_at, twin.complete, twin.leaks) == (None, complete, leaks)
+    assert Twin(KEYS[width], 8, (stop,)).stops_at is None
 
 
 def test_a_character_lost_between_two_decoders_is_lost() -> None:
     whole = whole_text(KEYS[3], 90)
-    assert difference(fed(KEYS[3], 90, whole[:6], whole[7:]), []) == "lost"
-    assert difference(fed(KEYS[3], 90, whole[:6] + BROKEN, whole[7:]), []) == "lost"
+    assert difference(fed(KEYS[3], 90, whole[:6], whole[7:])) == "lost"
+    assert difference(fed(KEYS[3], 90, whole[:6] + BROKEN, whole[7:])) == "lost"
 
 
 @pytest.mark.parametrize("width", [2, 3, 4])
 def test_a_text_that_lost_characters_in_several_places_close_together_has_lost_them(width: int) -> None:
     full = text(KEYS[width], 0, 60)
-    assert difference(fed(KEYS[width], 60, full[:3] + full[4:6] + full[7:]), []) == "lost"
+    assert difference(fed(KEYS[width], 60, full[:3] + full[4:6] + full[7:])) == "lost"

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from histories import BASES, PROVEN
+from bases import BASES
+from histories import PROVEN
 from mutations import MUTATIONS, Mutation
 from planting import Base
 

@@ -18,6 +18,7 @@ HERE = Path(__file__).parents[2] / "ftmodel"
 STRATEGIES = HERE.parent / "strategies"
 ROLES = get_args(Role)
 MEANINGS = {
+    "armed-error",
     "begun", "ended", "aborted", "failed", "finished", "arrived", "armed-death", "signalled", "selected", "kill",
     "client-gone", "migrating", "retrying", "given-up", "panic", "traceback", "assertion",
 }  # fmt: skip

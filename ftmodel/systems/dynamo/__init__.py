@@ -41,5 +41,7 @@ SYSTEM = System(
     list_path="/health",
     models_path="/v1/models",
     metrics_path="/metrics",
+    health_path="/health",
+    live_path="/live",
     request_id_header="x-dynamo-request-id",
 )

@@ -28,6 +28,7 @@ _COMMON: Final = (
     Pattern(role="any", meaning="assertion", text="assertion failed", id_field=None),
 )
 
+_REQUESTS: Final = "dynamo_frontend_requests_total"
 _FRONTEND_METRICS: Final = (
     MetricRow(role="frontend", name="inflight", metric="dynamo_frontend_inflight_requests"),
     MetricRow(role="frontend", name="queued", metric="dynamo_frontend_queued_requests"),
@@ -35,10 +36,27 @@ _FRONTEND_METRICS: Final = (
     MetricRow(role="frontend", name="disconnected", metric="dynamo_frontend_disconnected_clients"),
     MetricRow(role="frontend", name="cancellations", metric="dynamo_frontend_model_cancellation_total"),
     MetricRow(role="frontend", name="migrations", metric="dynamo_frontend_model_migration_total"),
-    MetricRow(
-        role="frontend", name="success", metric="dynamo_frontend_requests_total", labels={"status": "success"}
+    MetricRow(role="frontend", name="started", metric="dynamo_frontend_requests_started_total"),
+    MetricRow(role="frontend", name="success", metric=_REQUESTS, labels={"status": "success"}),
+    MetricRow(role="frontend", name="failed", metric=_REQUESTS, labels={"status": "error"}),
+    MetricRow(role="frontend", name="cancelled", metric=_REQUESTS, labels={"error_type": "cancelled"}),
+    MetricRow(role="frontend", name="not_found", metric=_REQUESTS, labels={"error_type": "not_found"}),
+    # With the kv router alone.
+    MetricRow(role="frontend", name="router_blocks", metric="dynamo_frontend_worker_active_decode_blocks"),
+    MetricRow(role="frontend", name="router_prefill", metric="dynamo_frontend_worker_active_prefill_tokens"),
+    MetricRow(role="frontend", name="context", metric="dynamo_frontend_model_context_length"),
+    MetricRow(role="frontend", name="max_seqs", metric="dynamo_frontend_model_max_num_seqs"),
+    *(
+        MetricRow(
+            role="frontend",
+            name=f"cancellations_{api}_{type_}",
+            metric="dynamo_frontend_model_cancellation_total",
+            labels={"endpoint": endpoint, "request_type": type_},
+        )
+        for api, endpoint in (("completion", "completions"), ("chat", "chat_completions"))
+        for type_ in ("stream", "unary")
     ),
-)  # fmt: skip
+)
 
 _GENERATE: Final = {"dynamo_endpoint": "generate"}
 _WORKER_METRICS: Final = (

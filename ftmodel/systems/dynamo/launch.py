@@ -41,20 +41,29 @@ def launch(
     """How to start one process. `release` chooses between flags that differ from release to release."""
     env = _environment(topology, place, release)
     if role == "frontend":
-        argv = (
+        argv: tuple[str, ...] = (
             "--http-host", "127.0.0.1", "--http-port", str(place.http_port),
             "--router-mode", topology.router_mode, "--migration-limit", str(migration_limit),
         )  # fmt: skip
+        if topology.migration_max_length is not None:
+            argv += ("--migration-max-seq-len", str(topology.migration_max_length))
+        if topology.busy_blocks_share is not None:
+            argv += ("--active-decode-blocks-threshold", str(topology.busy_blocks_share))
         return Command(module=_FRONTEND, argv=argv, env=env)
     filled = {
         "model": str(place.model),
         "name": topology.model,
         "migration_limit": str(migration_limit),
         "armed": str(place.scratch / "armed"),
-        **{key: f"{value:g}" for key, value in {**engine.options, **topology.options}.items()},
+        **{key: _written(value) for key, value in {**engine.options, **topology.options}.items()},
     }
     env["DYN_SYSTEM_PORT"] = str(place.system_port)
+    env["DYN_TCP_RPC_PORT"] = str(place.plane_port)
     return Command(module=engine.module, argv=tuple(part.format(**filled) for part in engine.arguments), env=env)
+
+
+def _written(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _environment(topology: Topology, place: Place, release: tuple[int, int]) -> dict[str, str]:

@@ -20,5 +20,7 @@ def promises(topology: Topology, release: tuple[int, int]) -> Promises:
         broken_stream=Promised(("error", "done"), "measured on 1.4.2"),
         lease_s=Promised(10.0, "documented: discovery over files has a lease of 10 s"),
         request_timeout_s=Promised(5.0, "measured on 1.4.2: an attempt on a frozen worker lasts 5 s"),
-        grace_s=Promised(5.0, "documented: graceful-shutdown"),
+        grace_s=Promised(5.0, "documented: fault-tolerance/graceful-shutdown"),
+        drain_s=Promised(900.0, "documented: fault-tolerance/graceful-shutdown"),
+        frontend_drain_s=Promised(5.0, "documented: fault-tolerance/graceful-shutdown"),
     )

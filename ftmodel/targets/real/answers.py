@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ftmodel.history import Item
 
@@ -14,8 +15,9 @@ _EMPTY = Item("empty")
 class Stream:
     """A stream of server-sent events, fed with the bytes of each read."""
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, model: str) -> None:
         self._id = request_id
+        self._model = model
         self._rest = b""
         self._error_next = False
 
@@ -59,11 +61,14 @@ class Stream:
             self._error_next = False
             yield Item("error", data)
             return
-        yield from chunk(data, self._id)
+        yield from chunk(data, self._id, self._model)
 
 
-def chunk(text: str, request_id: str) -> Iterator[Item]:
-    """The items of one chunk, or of the one body of an answer that is not streamed."""
+def chunk(text: str, request_id: str, model: str) -> Iterator[Item]:
+    """The items of one chunk, or of the one body of an answer that is not streamed.
+
+    An id or a model that is not the request's own is told with each item.
+    """
     try:
         row = json.loads(text)
     except ValueError:
@@ -75,34 +80,42 @@ def chunk(text: str, request_id: str) -> Iterator[Item]:
     if row.get("error") is not None or ("choices" not in row and ("message" in row or "code" in row)):
         yield Item("error", _error(row))
         return
-    answer_id = str(row.get("id", ""))
+    answer_id, named = str(row.get("id", "")), str(row.get("model", ""))
+    foreign = _Foreign(answer_id if not answer_id.endswith(request_id) else "", named if named != model else "")
     try:
-        said = tuple(_said(row, answer_id if not answer_id.endswith(request_id) else ""))
+        said = tuple(_said(row))
     except (AttributeError, TypeError, ValueError):  # JSON, but of another shape
         yield Item("malformed", text)
         return
-    yield from said or (_EMPTY,)
+    for item in said or (_EMPTY,):
+        yield replace(item, answer_id=foreign.id, model=foreign.model) if any(foreign) else item
 
 
-def _said(row: dict[str, Any], foreign: str) -> Iterator[Item]:
+class _Foreign(NamedTuple):
+    id: str
+    model: str
+
+
+def _said(row: dict[str, Any]) -> Iterator[Item]:
     for choice in row.get("choices") or ():
-        yield from _choice(choice, foreign)
+        yield from _choice(choice)
     usage = row.get("usage")
     if isinstance(usage, dict):
-        yield Item("usage", count=int(usage.get("completion_tokens") or 0), answer_id=foreign)
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        yield Item("usage", "" if prompt is None else str(int(prompt)), count=int(completion or 0))
 
 
-def _choice(choice: dict[str, Any], foreign: str) -> Iterator[Item]:
+def _choice(choice: dict[str, Any]) -> Iterator[Item]:
     index = int(choice.get("index") or 0)
     part = choice.get("delta") or choice.get("message") or {}
     text = choice.get("text") or part.get("content")
     if text:
         if not isinstance(text, str):
             raise TypeError(text)
-        yield Item("text", text, index, answer_id=foreign)
+        yield Item("text", text, index)
     reason = choice.get("finish_reason")
     if reason:
-        yield Item("finish", str(reason), index, answer_id=foreign)
+        yield Item("finish", str(reason), index)
 
 
 def _error(row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from ftmodel.history import Interval
@@ -46,19 +47,35 @@ class Loop:
     def __init__(self) -> None:
         self.on_stall: list[Callable[[float, float], None]] = []
         """Called in the loop with (from, to) in time.monotonic() seconds."""
+        self._calls: set[Future[Any]] = set()
+        self._interrupted = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="ftmodel loop", daemon=True)
         self._thread.start()
         self._beating = asyncio.run_coroutine_threadsafe(self._beat(), self._loop)
 
-    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop and wait for its result; what it raises is raised here."""
+    def call(self, coroutine: Coroutine[Any, Any, T], *, always: bool = False) -> T:
+        """Run a coroutine in the loop and wait for its result; what it raises is raised here.
+
+        Raises CancelledError once the loop is interrupted, unless it is to run always.
+        """
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        if not always:
+            self._calls.add(future)
+            future.add_done_callback(self._calls.discard)
+            if self._interrupted:
+                future.cancel()
         try:
             return future.result()
         except BaseException:
             future.cancel()  # the waiting was interrupted: what nobody waits for must not go on
             raise
+
+    def interrupt(self) -> None:
+        """Cancel every call that is under way, and every later one but those that run always."""
+        self._interrupted = True
+        for future in list(self._calls):
+            future.cancel()
 
     def close(self) -> None:
         """Cancel what still runs and end the thread."""

@@ -16,7 +16,7 @@ import httpx
 
 from ftmodel.engines import Engine
 from ftmodel.errors import HarnessError
-from ftmodel.history import Event, Exited, Interval, LeftOver, Listed, LogLine, Sample, Started
+from ftmodel.history import Event, Exited, Identified, Interval, LeftOver, Listed, LogLine, Sample, Started, Told
 from ftmodel.systems import Command, MetricRow, Pattern, Place, Role, System
 from ftmodel.targets.real import metrics
 from ftmodel.targets.real.clock import Clock
@@ -25,7 +25,6 @@ from ftmodel.targets.real.ports import Ports
 from ftmodel.targets.real.processes import Launch, Process, ProcessGoneError, Warden
 from ftmodel.topology import Topology
 
-FRONTEND: Final = "frontend-1"
 BOOT_BOUND_S: Final = 30.0
 """From the start of a process to its readiness, for a forked one; a cold start of a large engine takes longer."""
 POLL_S: Final = 0.020
@@ -50,7 +49,10 @@ class Incarnation:
     rows: tuple[MetricRow, ...]
     identity: str | None = None
     """Its identity on the frontend's list, once known."""
-    answered: bool = False
+    answered: set[str] = field(default_factory=set)
+    """Titles of the frontends through which it has answered a request of the tester's."""
+    plane_port: int = 0
+    """A worker's port on the request plane."""
     frozen: bool = False
     hit: bool = False
     """Some fault hit it."""
@@ -63,6 +65,11 @@ class Incarnation:
     def alive(self) -> bool:
         """True until its end was reported."""
         return self.process.alive
+
+    @property
+    def url(self) -> str:
+        """Where it listens: for clients, if it is a frontend; for questions about itself."""
+        return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +95,7 @@ class Cluster:
         topology: Topology,
         *,
         workers: int,
+        frontends: int,
         migration_limit: int,
         folder: Path,
         logs: Path,
@@ -99,6 +107,7 @@ class Cluster:
         self.engine = engine
         self.topology = topology
         self.workers = workers
+        self.frontends = frontends
         self.migration_limit = migration_limit
         self.folder = folder
         self.logs = logs
@@ -106,14 +115,18 @@ class Cluster:
         self.push = push
         self.lives: dict[str, Incarnation] = {}
         self.slots: dict[int, Incarnation] = {}
-        """The latest incarnation of each slot."""
-        self.frontend: Incarnation | None = None
+        """The latest incarnation of each slot of a worker."""
+        self.gates: dict[int, Incarnation] = {}
+        """The latest incarnation of each frontend."""
         self.holders: dict[str, list[str]] = {}
         """Titles of the incarnations that began a request id, in order."""
         self.last_words: dict[str, list[LogLine]] = {}
-        """By title: what a worker said before it died at a token by order."""
+        """By title: what a worker said before it did as it was ordered, at a token."""
+        # No connection is kept: to look through those that are costs more than a new one on loopback.
         self.client = httpx.AsyncClient(
-            timeout=httpx.Timeout(ASK_BOUND_S), limits=httpx.Limits(max_connections=None), trust_env=False
+            timeout=httpx.Timeout(ASK_BOUND_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            trust_env=False,
         )
         dialect = system.dialect(ground.release)
         self._patterns = _patterns(dialect.patterns, engine.patterns)
@@ -127,7 +140,8 @@ class Cluster:
         for name in ("kv", "home", "tmp", "armed"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
-        first = [self._spawn("frontend", 0)] + [self._spawn("worker", slot) for slot in range(1, self.workers + 1)]
+        first = [self._spawn("frontend", place) for place in range(1, self.frontends + 1)]
+        first += [self._spawn("worker", slot) for slot in range(1, self.workers + 1)]
         await asyncio.gather(*first)
         self._watching += [
             asyncio.create_task(self._follow_logs()),
@@ -135,17 +149,27 @@ class Cluster:
             asyncio.create_task(self._follow_metrics()),
         ]
 
-    async def start_worker(self, slot: int) -> Incarnation:
-        """Start a worker in an empty slot; it is not ready yet. Raises HarnessError."""
-        return await self._spawn("worker", slot)
+    async def start_worker(self, slot: int, *, plane_port: int = 0) -> Incarnation:
+        """Start a worker in an empty slot, on this port of the request plane if one is given; it is not ready yet.
 
-    async def _spawn(self, role: Role, slot: int) -> Incarnation:
+        Raises HarnessError.
+        """
+        return await self._spawn("worker", slot, plane_port=plane_port)
+
+    async def start_frontend(self, place: int) -> Incarnation:
+        """Start a frontend in the place of one that has ended; it is not ready yet. Raises HarnessError."""
+        return await self._spawn("frontend", place)
+
+    async def _spawn(self, role: Role, slot: int, *, plane_port: int = 0) -> Incarnation:
         title = self._title(role, slot)
         wanted = self.topology.http_port if role == "frontend" else self.topology.system_port
-        port = self.ground.ports.take(wanted + max(0, slot - 1) if wanted else None)
+        port = self.ground.ports.take(wanted + slot - 1 if wanted and title.count("-") < 2 else None)
+        if role == "worker":
+            plane_port = self.ground.ports.take(plane_port or None)
         place = Place(
-            python=self.ground.python, scratch=self.folder, model=self.ground.model, http_port=port, system_port=port
-        )
+            python=self.ground.python, scratch=self.folder, model=self.ground.model, http_port=port, system_port=port,
+            plane_port=plane_port,
+        )  # fmt: skip
         command = self.system.launch(role, self.topology, self.engine, place, self.migration_limit, self.ground.release)
         before_s = self.clock.now()
         process = await self.ground.warden.spawn(self._launch(title, command))
@@ -157,19 +181,17 @@ class Cluster:
             port=port,
             log=LogFile(self.logs / f"{title}.log", title, self._for(role), self.clock),
             rows=tuple(row for row in self._rows if row.role == role),
+            plane_port=plane_port,
         )
         self.lives[title] = life
-        if role == "frontend":
-            self.frontend = life
-        else:
-            self.slots[slot] = life
+        (self.gates if role == "frontend" else self.slots)[slot] = life
         at = self.clock.since(before_s)
-        self.push(Started(at=at, title=title, role=role, slot=slot, pid=process.pid))
+        self.push(Started(at=at, title=title, role=role, slot=slot, pid=process.pid, port=plane_port or port))
         self._watching.append(asyncio.create_task(self._await_exit(life)))
         return life
 
     def _title(self, role: Role, slot: int) -> str:
-        base = FRONTEND if role == "frontend" else f"w{slot}"
+        base = f"frontend-{slot}" if role == "frontend" else f"w{slot}"
         lives = sum(1 for life in self.lives.values() if life.role == role and life.slot == slot)
         return base if lives == 0 else f"{base}-{lives + 1}"
 
@@ -197,12 +219,17 @@ class Cluster:
         self.push(Exited(at=at, title=life.title, code=exit_.code, signal=exit_.signal))
         if life.role == "worker":  # clients still speak to a frontend's port: it must be nobody else's meanwhile
             self.ground.ports.give_back(life.port)
+            self.ground.ports.give_back(life.plane_port)
 
     # -- who is there
 
     def workers_alive(self) -> Iterator[Incarnation]:
         """The living workers, by slot."""
         return (self.slots[slot] for slot in sorted(self.slots) if self.slots[slot].alive)
+
+    def frontends_alive(self) -> list[Incarnation]:
+        """The living frontends, by place."""
+        return [self.gates[place] for place in sorted(self.gates) if self.gates[place].alive]
 
     def holder(self, request_id: str) -> Incarnation | None:
         """The living worker that began this request last."""
@@ -213,29 +240,33 @@ class Cluster:
                 return life
         return None
 
-    @property
-    def url(self) -> str:
-        """Where the frontend listens."""
-        assert self.frontend is not None
-        return f"http://127.0.0.1:{self.frontend.port}"
-
     # -- readiness
 
-    async def is_listed(self, life: Incarnation) -> bool:
-        """True if the worker is on the frontend's list of instances, and the model on its list of models."""
+    async def is_listed(self, life: Incarnation, frontend: Incarnation) -> bool:
+        """True if the worker is on this frontend's list of instances, and the model on its list of models."""
         if life.identity is None:
             with suppress(httpx.HTTPError):
-                answer = await self.client.get(f"http://127.0.0.1:{life.port}{self.system.metrics_path}")
-                life.identity = self.system.identity(answer.text) if answer.status_code == 200 else None
-        listed = await self.ask_list()
+                answer = await self.client.get(life.url + self.system.metrics_path)
+                if answer.status_code == httpx.codes.OK:
+                    self._identify(life, answer.text)
+        listed = await self.ask_list(frontend)
         return listed is not None and life.title in listed.titles and listed.models
 
-    async def ask_list(self) -> Listed | None:
-        """Ask the frontend for its list and push it; None if it does not answer."""
+    def _identify(self, life: Incarnation, page: str) -> None:
+        """Learn under which id it is listed, from its metrics page, and tell it once."""
+        identity = self.system.identity(page)
+        if life.identity is None and identity is not None and life.alive:
+            life.identity = identity
+            now_s = self.clock.now()
+            self.push(Identified(at=Interval(now_s, now_s), title=life.title, identity=identity))
+
+    async def ask_list(self, frontend: Incarnation) -> Listed | None:
+        """Ask a frontend for its list and push it; None if it does not answer."""
         before_s = self.clock.now()
         try:
             health, models = await asyncio.gather(
-                self.client.get(self.url + self.system.list_path), self.client.get(self.url + self.system.models_path)
+                self.client.get(frontend.url + self.system.list_path),
+                self.client.get(frontend.url + self.system.models_path),
             )
             identities = self.system.instances(health.json())
             there = any(row.get("id") == self.topology.model for row in models.json().get("data") or ())
@@ -244,7 +275,7 @@ class Cluster:
         titles = {life.identity: life.title for life in self.lives.values() if life.identity is not None}
         listed = Listed(
             at=self.clock.since(before_s),
-            frontend=FRONTEND,
+            frontend=frontend.title,
             titles=tuple(sorted(titles[identity] for identity in identities if identity in titles)),
             strangers=tuple(sorted(identity for identity in identities if identity not in titles)),
             models=there,
@@ -267,7 +298,7 @@ class Cluster:
         if line.meaning == "begun":
             life.held.add(line.id)
             self.holders.setdefault(line.id, []).append(life.title)
-        elif line.meaning == "armed-death":
+        elif line.meaning in ("armed-death", "armed-error"):
             self.last_words.setdefault(life.title, []).append(line)
         elif line.meaning in ("ended", "aborted", "failed", "finished"):
             life.held.discard(line.id)
@@ -280,8 +311,8 @@ class Cluster:
     async def _follow_lists(self) -> None:
         while True:
             await asyncio.sleep(LIST_EVERY_S)
-            if self.frontend is not None and self.frontend.alive:
-                await self.ask_list()
+            asked = [life for life in self.frontends_alive() if not life.frozen]
+            await asyncio.gather(*(self.ask_list(life) for life in asked))
 
     # -- metrics
 
@@ -294,21 +325,39 @@ class Cluster:
     async def _sample(self, life: Incarnation) -> dict[str, float] | None:
         before_s = self.clock.now()
         try:
-            answer = await self.client.get(f"http://127.0.0.1:{life.port}{self.system.metrics_path}")
+            answer = await self.client.get(life.url + self.system.metrics_path)
         except httpx.HTTPError:
             return None
         if answer.status_code != 200:
             return None
         values = metrics.read(answer.text, life.rows)
-        if life.role == "worker" and life.identity is None:
-            life.identity = self.system.identity(answer.text)
+        if life.role == "worker":
+            self._identify(life, answer.text)
         self.push(Sample(at=self.clock.since(before_s), title=life.title, values=values))
         return values
 
     async def _follow_metrics(self) -> None:
         while True:
-            await self.sample()
+            await asyncio.gather(self.sample(), self.ask_health())
             await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def ask_health(self) -> None:
+        """Ask every living, unfrozen process that has answered before for its health, and push what it says."""
+        asked = [life for life in self.lives.values() if life.alive and not life.frozen]
+        await asyncio.gather(*(self.ask_health_of(life) for life in asked))
+
+    async def ask_health_of(self, life: Incarnation) -> None:
+        """Ask one process for its health, and push what it says."""
+        before_s = self.clock.now()
+        paths = (self.system.health_path, self.system.live_path)
+        health, live = await asyncio.gather(*(self._status(life, path) for path in paths))
+        self.push(Told(at=self.clock.since(before_s), title=life.title, health=health, live=live))
+
+    async def _status(self, life: Incarnation, path: str) -> int:
+        try:
+            return (await self.client.get(life.url + path)).status_code
+        except httpx.HTTPError:
+            return 0
 
     # -- end
 
@@ -331,6 +380,7 @@ class Cluster:
                 with suppress(ProcessGoneError):
                     await self.kill(life)
             self.ground.ports.give_back(life.port)
+            self.ground.ports.give_back(life.plane_port)
         self.poll_logs()
         await self.client.aclose()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ftmodel.errors import HarnessError
-from ftmodel.history import Event, FaultMade, Interval, LogLine
+from ftmodel.history import EngineErred, Event, FaultMade, Interval, LogLine
 from ftmodel.targets.real.armed import Orders
 from ftmodel.targets.real.clock import Clock
 from ftmodel.targets.real.cluster import Cluster, Incarnation
@@ -26,7 +26,7 @@ class VoidError(Exception):
 
 
 class Faults:
-    """Kills, stops, freezes and thaws workers. What was begun is told even if nobody waits for it any more."""
+    """Kills, stops, freezes and thaws processes. What was begun is told even if nobody waits for it any more."""
 
     def __init__(self, cluster: Cluster, clock: Clock, orders: Orders, push: Callable[[Event], None]) -> None:
         self.last_s = 0.0
@@ -40,15 +40,15 @@ class Faults:
         """Workers whose death at a token was told."""
 
     async def kill(self, step: str, life: Incarnation) -> str:
-        """SIGKILL the worker's process group; verified by its end."""
+        """SIGKILL the process group; verified by its end."""
         async with life.busy:
             life.hit = True
             at = await self._cluster.kill(life)
-            self._tell("kill-worker", step, life, at, verified=not life.alive)
+            self._tell(f"kill-{life.role}", step, life, at, verified=not life.alive)
         return life.title
 
     async def stop(self, step: str, life: Incarnation) -> str:
-        """SIGTERM the worker; verified by its having taken the signal, or its end."""
+        """SIGTERM the process; verified by its having taken the signal, or its end."""
         async with life.busy:
             if life.frozen:
                 raise VoidError(f"{life.title} is frozen and would not hear the signal")
@@ -60,7 +60,9 @@ class Faults:
                     while life.alive and _is_pending(life.process.pid, signal.SIGTERM):
                         await asyncio.sleep(LOOK_EVERY_S)
                     verified = True
-            self._tell("stop-worker", step, life, at, verified=verified)
+            self._tell(f"stop-{life.role}", step, life, at, verified=verified)
+            if life.role == "frontend":  # what it says of itself in its drain, which may be short
+                await self._cluster.ask_health_of(life)
         return life.title
 
     async def freeze(self, step: str, life: Incarnation) -> str:
@@ -87,12 +89,12 @@ class Faults:
 
     # -- death at a token
 
-    async def order_death(self, step: str, request: Request, position: int) -> None:
-        """Have the engine die by itself at a token, which a client would see too late; wait until a worker does.
+    async def order(self, step: str, request: Request, position: int, how: str) -> None:
+        """Have the engine die or fail at a token, which a client would see too late; wait until a worker does.
 
         Raises VoidError if the request ends before. Cancelled, it takes the order back, unless it is too late for that.
         """
-        self._orders.give(step, request.id, position)
+        self._orders.give(step, request.id, position, how)
         try:
             while not request.ended.is_set() and not self._orders.is_taken(step, request.id):
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -115,12 +117,31 @@ class Faults:
         self._tell("kill-worker", step, life, self._death(life), verified=True)
         return life.title
 
+    async def erred_at_token(self, step: str, request: Request, how: str) -> str:
+        """The worker that took the order has failed the request: tell it. Raises HarnessError if none has."""
+        try:
+            async with asyncio.timeout(VERIFY_BOUND_S):
+                while (word := self._last_word(request, how)) is None:
+                    await asyncio.sleep(LOOK_EVERY_S)
+        except TimeoutError:
+            raise HarnessError(f"a worker took the order to fail {request.name} ({how}) and has not") from None
+        self.last_s = self._clock.now()
+        self._push(EngineErred(at=word.at, request=request.name, title=word.title, how=how, step=step))  # type: ignore[arg-type]
+        return word.title
+
+    def _last_word(self, request: Request, how: str) -> LogLine | None:
+        self._cluster.poll_logs()
+        lines = (line for lines in self._cluster.last_words.values() for line in lines)
+        mine = (line for line in lines if line.id == request.id and line.meaning == "armed-error")
+        return next((line for line in mine if line.fields.get("how") == how), None)
+
     def _fallen(self, request: Request) -> Incarnation | None:
         """The dead worker that said it would die for this request, and whose death no other step has told."""
         self._cluster.poll_logs()
         for title, lines in self._cluster.last_words.items():
             life = self._cluster.lives[title]
-            if not life.alive and title not in self._blamed and any(line.id == request.id for line in lines):
+            told = any(line.id == request.id and line.meaning == "armed-death" for line in lines)
+            if told and not life.alive and title not in self._blamed:
                 return life
         return None
 
@@ -129,7 +150,7 @@ class Faults:
         exit_ = life.process.exit
         assert exit_ is not None
         end = self._clock.of_monotonic(exit_.at)
-        words: list[LogLine] = self._cluster.last_words[life.title]
+        words = [line for line in self._cluster.last_words[life.title] if line.meaning == "armed-death"]
         return Interval(min(words[-1].at.before_s, end.after_s), end.after_s)
 
     def _tell(self, fault: str, step: str, life: Incarnation, at: Interval, *, verified: bool) -> None:

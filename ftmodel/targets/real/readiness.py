@@ -1,4 +1,4 @@
-"""Readiness: a worker is ready when it is listed, the model is listed, and it has answered a request of the tester's.
+"""Readiness: a worker is ready when every frontend lists it and the model, and it has answered a request through each.
 
 A worker on the list is not routable yet, and a request right after may still be refused. So probes are sent until each
 worker has answered one; that makes it a witness. Probes are requests like any other: told, judged, counted apart.
@@ -15,7 +15,7 @@ from ftmodel.errors import HarnessError
 from ftmodel.history import Answered, Event, Interval
 from ftmodel.steps import Submit
 from ftmodel.targets.real.clock import Clock
-from ftmodel.targets.real.cluster import BOOT_BOUND_S, FRONTEND, Cluster, Incarnation
+from ftmodel.targets.real.cluster import BOOT_BOUND_S, Cluster, Incarnation
 from ftmodel.targets.real.requests import Clients, Request
 
 LOOK_EVERY_S: Final = 0.020
@@ -25,7 +25,7 @@ LONGEST_PAUSE_S: Final = 0.5
 
 
 class Readiness:
-    """Follows the workers of one example until they are ready."""
+    """Follows workers and frontends of one example until they are ready."""
 
     def __init__(self, cluster: Cluster, clients: Clients, clock: Clock, push: Callable[[Event], None]) -> None:
         self.probes: list[Request] = []
@@ -40,44 +40,47 @@ class Readiness:
         """Wait until every worker is ready. Raises HarnessError that says which is not, and where its log is."""
         try:
             async with asyncio.timeout(BOOT_BOUND_S):
-                await asyncio.gather(*(self._until_ready(life) for life in self._cluster.workers_alive()))
+                pairs = [
+                    (life, gate) for life in self._cluster.workers_alive() for gate in self._cluster.gates.values()
+                ]
+                await asyncio.gather(*(self._until_ready(life, gate) for life, gate in pairs))
         except TimeoutError:
             raise HarnessError(self._late()) from None
 
     def join(self, life: Incarnation) -> None:
-        """Follow a worker that joins; if it never gets ready, the invariants say so."""
-        task = asyncio.create_task(self._follow(life))
-        self.joining.add(task)
-        task.add_done_callback(self.joining.discard)
+        """Follow a worker or a frontend that joins; if it never gets ready, the invariants say so."""
+        worker = life.role == "worker"
+        others = self._cluster.frontends_alive() if worker else self._cluster.workers_alive()
+        for other in others:
+            task = asyncio.create_task(self._follow(*((life, other) if worker else (other, life))))
+            self.joining.add(task)
+            task.add_done_callback(self.joining.discard)
 
-    async def _follow(self, life: Incarnation) -> None:
+    async def _follow(self, life: Incarnation, frontend: Incarnation) -> None:
         with suppress(TimeoutError, HarnessError):
             async with asyncio.timeout(BOOT_BOUND_S):
-                await self._until_ready(life)
+                await self._until_ready(life, frontend)
 
-    async def _until_ready(self, life: Incarnation) -> None:
-        while life.alive and not await self._cluster.is_listed(life):
-            self._check_frontend()
+    async def _until_ready(self, life: Incarnation, frontend: Incarnation) -> None:
+        """Until this worker has answered through this frontend, or one of the two has ended or drains.
+
+        Raises HarnessError if one ended though no fault was made on it.
+        """
+        while _serve(life, frontend) and not await self._cluster.is_listed(life, frontend):
             await asyncio.sleep(LOOK_EVERY_S)
         pause_s = LOOK_EVERY_S
-        while life.alive and not life.answered:
-            await asyncio.gather(self._until_answered(self._probe()), asyncio.sleep(pause_s))
+        while _serve(life, frontend) and frontend.title not in life.answered:
+            await asyncio.gather(self._until_answered(self._probe(frontend)), asyncio.sleep(pause_s))
             pause_s = min(LONGEST_PAUSE_S, 1.5 * pause_s)  # few probes, however long it takes
-            self._check_frontend()
-        if not life.alive and not life.hit:
-            raise HarnessError(self._late())
+        for process in (life, frontend):
+            if not process.alive and not process.hit:
+                raise HarnessError(self._late())
 
-    def _check_frontend(self) -> None:
-        """A frontend that has ended is nobody's to speak to: its port may be another's by now. Raises HarnessError."""
-        frontend = self._cluster.frontend
-        if frontend is not None and not frontend.alive:
-            raise HarnessError(f"{frontend.title} ended while the cluster was starting; see {frontend.log.path}")
-
-    def _probe(self) -> Request:
+    def _probe(self, frontend: Incarnation) -> Request:
         name = f"probe{len(self.probes) + 1}"
         request = Request(name, Submit(name=name, max_tokens=1, stream=False, prompt_chars=20), probe=True)
         self.probes.append(request)
-        self._clients.send(request)
+        self._clients.send(request, frontend.title, frontend.url)
         return request
 
     async def _until_answered(self, probe: Request) -> None:
@@ -88,17 +91,23 @@ class Readiness:
         self._cluster.poll_logs()
         for title in self._cluster.holders.get(probe.id, ()):
             life = self._cluster.lives[title]
-            if probe.whole and not life.answered:
-                life.answered = True
+            if probe.whole and probe.frontend not in life.answered:
+                life.answered.add(probe.frontend)
                 now_s = self._clock.now()
-                self._push(Answered(at=Interval(now_s, now_s), frontend=FRONTEND, title=title))
+                self._push(Answered(at=Interval(now_s, now_s), frontend=probe.frontend, title=title))
 
     def _late(self) -> str:
         for life in self._cluster.lives.values():
             if not life.alive:
                 return f"{life.title} ended while the cluster was starting ({life.process.exit}); see {life.log.path}"
-        late = next((life for life in self._cluster.workers_alive() if not life.answered), None)
+        gates = self._cluster.gates.values()
+        late = next((w for w in self._cluster.workers_alive() if len(w.answered) < len(gates)), None)
         if late is None:
             return f"the cluster was not ready {BOOT_BOUND_S:g} s after its start; see {self._cluster.logs}"
         what = "was not listed" if late.identity is None else "had not answered"
         return f"{late.title} {what} {BOOT_BOUND_S:g} s after its start; see {late.log.path}"
+
+
+def _serve(life: Incarnation, frontend: Incarnation) -> bool:
+    """True while both live. One that has ended is nobody's to speak to; one that was asked to stop need not answer."""
+    return life.alive and frontend.alive and not frontend.hit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,21 +11,24 @@ from typing import Any, Final
 
 import httpx
 
+from ftmodel.engines.model import CONTEXT_TOKENS
 from ftmodel.history import (
     ClientClosed,
     Event,
     Interval,
     Item,
+    ReaderPaused,
     Received,
     RequestEnded,
     RequestSent,
     ResponseBegun,
 )
-from ftmodel.steps import Submit
+from ftmodel.steps import BadRequest, Submit, Wrong
 from ftmodel.targets.real import answers
 from ftmodel.targets.real.clock import Clock
 
 CONNECT_BOUND_S: Final = 10.0
+PROMPT_TOO_LONG_CHARS: Final = 2 * CONTEXT_TOKENS
 _FILLER: Final = "The quick brown fox jumps over the lazy dog. "
 _PATHS: Final = {"completion": "/v1/completions", "chat": "/v1/chat/completions"}
 
@@ -35,6 +39,12 @@ def prompt(chars: int, key: str) -> str:
     return f"{filler}\n{key}\n"
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass(slots=True)
 class Request:
     """One request of a client, and the moments that steps wait for."""
@@ -42,6 +52,11 @@ class Request:
     name: str
     step: Submit
     probe: bool = False
+    wrong: Wrong | None = None
+    stop: tuple[str, ...] = ()
+    frontend: str = ""
+    """Title of the frontend that it is sent through."""
+    url: str = ""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     sent: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Done when sent; cancelled if it never was."""
@@ -55,6 +70,8 @@ class Request:
     """When the last bytes came."""
     closing: str | None = None
     task: asyncio.Task[None] | None = None
+    reading: asyncio.Event = field(default_factory=_set_event)
+    """Cleared while its client reads nothing."""
     waiting: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
 
     @property
@@ -97,21 +114,17 @@ class Request:
 
 
 class Clients:
-    """Sends requests to one frontend and tells what came back."""
+    """Sends requests to frontends and tells what came back."""
 
     def __init__(
         self,
         *,
-        url: str,
-        frontend: str,
         model: str,
         header: str,
         count: Callable[[str], int],
         clock: Clock,
         push: Callable[[Event], None],
     ) -> None:
-        self._url = url
-        self._frontend = frontend
         self._model = model
         self._header = header
         self._count = count
@@ -128,8 +141,9 @@ class Clients:
         """Close what is open."""
         await self._http.aclose()
 
-    def send(self, request: Request) -> None:
-        """Start sending a request."""
+    def send(self, request: Request, frontend: str, url: str) -> None:
+        """Start sending a request through the frontend of this title, which listens at this URL."""
+        request.frontend, request.url = frontend, url
         request.task = asyncio.create_task(self._run(request))
 
     async def cancel(self, request: Request, how: str) -> bool:
@@ -144,6 +158,19 @@ class Clients:
             self._push(ClientClosed(at=self._clock.since(before_s), request=request.name, how=how))  # type: ignore[arg-type]
             return True
         return False
+
+    async def pause(self, request: Request, seconds: float) -> None:
+        """The client reads nothing for so long, or until the request is over."""
+        before_s = self._clock.now()
+        request.reading.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await request.ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            request.reading.set()
+            self._push(ReaderPaused(at=self._clock.since(before_s), request=request.name))
 
     async def _run(self, request: Request) -> None:
         before_s = self._clock.now()
@@ -171,9 +198,9 @@ class Clients:
 
         async with self._http.stream(
             "POST",
-            self._url + _PATHS[step.api],
-            json=body(step, self._model, request.key),
-            headers={self._header: request.id},
+            request.url + _PATHS[step.api],
+            content=body(request, self._model),
+            headers={self._header: request.id, "content-type": "application/json"},
             extensions={"trace": trace},
         ) as response:
             heard_s = self._clock.now()
@@ -186,15 +213,16 @@ class Clients:
                 self._take(
                     request,
                     heard_s,
-                    tuple(answers.chunk((await response.aread()).decode("utf-8", "replace"), request.id)),
+                    tuple(answers.chunk((await response.aread()).decode("utf-8", "replace"), request.id, self._model)),
                 )
             # From here on the client has seen the body's end: a cancel that comes now changes nothing.
             request.whole = True
             self._ended(request, self._clock.since(request.heard_s), "eof", "")
 
     async def _read_stream(self, request: Request, response: httpx.Response) -> None:
-        stream = answers.Stream(request.id)
+        stream = answers.Stream(request.id, self._model)
         async for data in response.aiter_raw():
+            await request.reading.wait()
             self._take(request, request.heard_s, stream.feed(data))
         if rest := stream.end():
             self._take(request, request.heard_s, rest)
@@ -216,13 +244,19 @@ class Clients:
                 at=self._clock.since(before_s),
                 request=request.name,
                 id=request.id,
-                frontend=self._frontend,
+                frontend=request.frontend,
                 api=step.api,
                 stream=step.stream,
                 prompt_tokens=len(prompt(step.prompt_chars, request.key)),
                 max_tokens=step.max_tokens,
                 n=step.n,
                 key=request.key,
+                min_tokens=step.min_tokens,
+                stop=request.stop,
+                guided=step.guided,
+                logprobs=step.logprobs,
+                usage=step.usage,
+                wrong=request.wrong or "",
                 probe=request.probe,
             )
         )
@@ -232,19 +266,41 @@ class Clients:
         self._push(RequestEnded(at=at, request=request.name, how=how, detail=detail))  # type: ignore[arg-type]
 
 
-def body(step: Submit, model: str, key: str) -> dict[str, Any]:
-    """The JSON body of a request."""
+def bad(step: BadRequest) -> Submit:
+    """What a bad request would be if nothing were wrong with it."""
+    chars = PROMPT_TOO_LONG_CHARS if step.wrong == "prompt-too-long" else 40
+    return Submit(
+        name=step.name, api=step.api, stream=step.stream, frontend=step.frontend, prompt_chars=chars, max_tokens=8
+    )
+
+
+def body(request: Request, model: str) -> bytes:
+    """The body of a request."""
+    if request.wrong == "malformed-json":
+        return b'{"model": "' + model.encode() + b'", "prompt": '
+    said = _said(request.step, model, request.key, request.stop)
+    if request.wrong == "unknown-model":
+        said["model"] = f"no-{model}"
+    elif request.wrong == "negative-max-tokens":
+        said["max_tokens"] = -1
+    return json.dumps(said).encode()
+
+
+def _said(step: Submit, model: str, key: str, stop: tuple[str, ...]) -> dict[str, Any]:
     text = prompt(step.prompt_chars, key)
-    said: dict[str, Any] = (
+    asked: dict[str, Any] = (
         {"prompt": text} if step.api == "completion" else {"messages": [{"role": "user", "content": text}]}
     )
     # Several choices at temperature 0 are refused: they could not differ.
-    more = {"n": step.n, "temperature": 1.0} if step.n != 1 else {"temperature": 0.0}
-    return {
-        "model": model,
-        **said,
-        "max_tokens": step.max_tokens,
-        "stream": step.stream,
-        "ignore_eos": True,
-        **more,
-    }
+    asked |= {"n": step.n, "temperature": 1.0} if step.n != 1 else {"temperature": 0.0}
+    # Where the end of the sequence is ignored, stop strings are not looked at either.
+    asked |= {"stop": list(stop)} if stop else {"ignore_eos": True}
+    if step.min_tokens:
+        asked["min_tokens"] = step.min_tokens
+    if step.guided:
+        asked["guided_json"] = {"type": "object"}
+    if step.logprobs:
+        asked |= {"logprobs": True, "top_logprobs": 1} if step.api == "chat" else {"logprobs": 1}
+    if step.usage and step.stream:
+        asked["stream_options"] = {"include_usage": True}
+    return {"model": model, **asked, "max_tokens": step.max_tokens, "stream": step.stream}

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ftmodel.bounds import Bounds
 from ftmodel.engines import Engine
 from ftmodel.errors import HarnessError
 from ftmodel.history import HarnessFailed, History, Interval, Mark, Setting, Stall, StepDone, StepVoid
 from ftmodel.steps import (
+    SLOTS,
     After,
     Anchor,
+    BadRequest,
     Cancel,
     End,
+    EngineError,
     FreezeWorker,
+    Gone,
     Heal,
     HolderOf,
+    KillFrontend,
     KillWorker,
     NotHolderOf,
     Now,
@@ -27,22 +32,26 @@ from ftmodel.steps import (
     Sent,
     Settle,
     Slot,
+    SlowReader,
+    StartFrontend,
     StartWorker,
     Step,
+    StopFrontend,
     StopWorker,
     Subject,
     Submit,
     ThawWorker,
     Token,
+    VictimOf,
 )
 from ftmodel.systems import System
 from ftmodel.targets.real.armed import Orders
 from ftmodel.targets.real.clock import Clock, Loop
-from ftmodel.targets.real.cluster import FRONTEND, Cluster, Ground, Incarnation
+from ftmodel.targets.real.cluster import Cluster, Ground, Incarnation
 from ftmodel.targets.real.faults import VERIFY_BOUND_S, Faults, VoidError
 from ftmodel.targets.real.processes import ProcessGoneError
 from ftmodel.targets.real.readiness import Readiness
-from ftmodel.targets.real.requests import Clients, Request
+from ftmodel.targets.real.requests import Clients, Request, bad
 from ftmodel.topology import Topology
 
 SETTLE_BOUND_S: Final = 15.0
@@ -78,8 +87,8 @@ class RealTarget:
         self._system = system
         self._topology = topology
         self._cluster = Cluster(
-            ground, system, engine, topology, workers=plan.workers, migration_limit=plan.migration_limit,
-            folder=folder, logs=logs, clock=self._clock, push=self.history.push,
+            ground, system, engine, topology, workers=plan.workers, frontends=plan.frontends,
+            migration_limit=plan.migration_limit, folder=folder, logs=logs, clock=self._clock, push=self.history.push,
         )  # fmt: skip
         self._faults = Faults(self._cluster, self._clock, Orders(folder / "armed"), self.history.push)
         self._setting = setting(Interval(self._clock.now(), self._clock.now()))
@@ -92,7 +101,9 @@ class RealTarget:
         """Of each step that is armed or under way."""
         self._waiting: set[str] = set()
         """Steps whose moment has not come."""
-        self._starting: set[int] = set()
+        self._starting: set[tuple[str, int]] = set()
+        self._victims: dict[str, Incarnation] = {}
+        """Of each step that was done to a process: which."""
         self._failure: HarnessError | None = None
 
     # -- the verbs
@@ -111,7 +122,7 @@ class RealTarget:
 
     def close(self) -> None:
         """End every process of the cluster."""
-        self._loop.call(self._close())
+        self._loop.call(self._close(), always=True)
 
     def fail(self, why: str) -> None:
         """Note in the history that the tester could not go on."""
@@ -121,6 +132,10 @@ class RealTarget:
         """Every process of the cluster so far, dead ones included."""
         return tuple(self._cluster.lives.values())
 
+    def url(self, frontend: int = 1) -> str:
+        """Where the frontend in this place answers."""
+        return self._cluster.gates[frontend].url
+
     # -- start
 
     async def _start(self) -> None:
@@ -129,8 +144,7 @@ class RealTarget:
         before_s = self._clock.now()
         await self._cluster.start()
         self._clients = Clients(
-            url=self._cluster.url, frontend=FRONTEND, model=self._topology.model,
-            header=self._system.request_id_header, count=self._engine.count, clock=self._clock, push=self.history.push,
+            model=self._topology.model, header=self._system.request_id_header, count=self._engine.count, clock=self._clock, push=self.history.push,
         )  # fmt: skip
         self._readiness = Readiness(self._cluster, self._clients, self._clock, self.history.push)
         await self._readiness.boot()
@@ -146,15 +160,23 @@ class RealTarget:
         self._raise_failure()
         self._done[step.name] = asyncio.get_running_loop().create_future()
         if isinstance(step, Submit):
-            self._requests[step.name] = Request(step.name, step)
+            self._requests[step.name] = self._request(step)
+        elif isinstance(step, BadRequest):
+            self._requests[step.name] = Request(step.name, bad(step), wrong=step.wrong)
         task = asyncio.create_task(self._carry_out(step))
         if isinstance(step, Settle):
             await task
-        elif isinstance(step.at, Now) and step.skew_ms == 0:
+        elif isinstance(step.at, Now) and step.skew_ms == 0 and not isinstance(step, SlowReader):
             await asyncio.wait({task}, timeout=VERIFY_BOUND_S)
         if not task.done():
             self._tasks[step.name] = task
             task.add_done_callback(lambda _task: self._tasks.pop(step.name, None))
+
+    def _request(self, step: Submit) -> Request:
+        request = Request(step.name, step)
+        if step.stop_at and self._engine.stop is not None:
+            request.stop = (self._engine.stop(request.key, step.stop_at),)
+        return request
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -184,7 +206,7 @@ class RealTarget:
     def _void(self, step: Step, before_s: float, why: str) -> None:
         self.history.push(StepVoid(at=self._clock.since(before_s), step=step.name, deed=step.kind, why=why))
         self._done[step.name].set_result(False)
-        if isinstance(step, Submit):
+        if isinstance(step, Submit | BadRequest):
             request = self._requests[step.name]
             if not request.sent.done():
                 request.sent.cancel()
@@ -193,25 +215,29 @@ class RealTarget:
 
     async def _moment(self, step: Step) -> None:
         """Wait for the step's anchor and its skew. Raises VoidError or LookupError if it never comes."""
+        if isinstance(step, EngineError) and not self._is_orderable(step):
+            raise VoidError(f"the {self._engine.name} engine cannot fail a request then")
         if self._engine_times(step):
             assert isinstance(step.at, Token)
             # Before the request is sent: an early token would be gone otherwise.
-            await self._faults.order_death(step.name, self._known(step.at.request), step.at.k)
+            how = step.how if isinstance(step, EngineError) else "die"
+            await self._faults.order(step.name, self._known(step.at.request), step.at.k, how)
             return
         await self._anchor(step.at)
         if step.skew_ms:
             await asyncio.sleep(step.skew_ms / 1000)
 
     def _engine_times(self, step: Step) -> bool:
-        """True for a kill that the engine itself can time."""
-        return (
-            self._engine.arms
-            and isinstance(step, KillWorker)
-            and isinstance(step.at, Token)
-            and step.at.k > 0
-            and step.skew_ms == 0
-            and step.worker == HolderOf(step.at.request)
-        )
+        """True for what the engine itself can time: a kill, or a failure, at a token."""
+        if isinstance(step, EngineError):
+            return True
+        mine = isinstance(step, KillWorker) and isinstance(step.at, Token) and step.worker == HolderOf(step.at.request)
+        return mine and self._is_orderable(step)
+
+    def _is_orderable(self, step: Step) -> bool:
+        of_request = not isinstance(step, EngineError) or step.at == Token(step.request, getattr(step.at, "k", 0))
+        at_token = isinstance(step.at, Token) and step.at.k > 0 and step.skew_ms == 0
+        return self._engine.arms and at_token and of_request
 
     async def _anchor(self, at: Anchor) -> None:
         match at:
@@ -221,6 +247,11 @@ class RealTarget:
                 other = self._done.get(name)
                 if other is None or not await asyncio.shield(other):
                     raise VoidError(f"{name} was not done")
+            case Gone(name):
+                await self._anchor(After(name))
+                if name not in self._victims:
+                    raise VoidError(f"{name} was done to no process")
+                await self._victims[name].process.wait()
             case Sent(name) | Token(name) | End(name):
                 request = self._known(name)
                 await self._until_sent(request)
@@ -241,26 +272,48 @@ class RealTarget:
 
     def _do(self, step: Step) -> Awaitable[str]:
         match step:
-            case Submit():
+            case Submit() | BadRequest():
                 return self._submit(step)
             case Cancel():
                 return self._cancel(step)
+            case SlowReader():
+                return self._pause(step)
+            case EngineError():
+                return self._faults.erred_at_token(step.name, self._known(step.request), step.how)
             case StartWorker():
-                return self._start_worker(step.slot)
+                return self._start_worker(step.slot, again=step.port == "predecessor")
+            case StartFrontend():
+                return self._start_frontend(step.frontend)
             case KillWorker() if self._engine_times(step) and isinstance(step.at, Token):
                 return self._faults.died_at_token(step.name, self._known(step.at.request))
-            case KillWorker():
-                return self._faults.kill(step.name, self._resolve(step.worker))
-            case StopWorker():
-                return self._faults.stop(step.name, self._resolve(step.worker))
-            case FreezeWorker():
-                return self._faults.freeze(step.name, self._resolve(step.worker))
-            case ThawWorker():
-                return self._faults.thaw(step.name, self._resolve(step.worker))
+            case KillWorker() | StopWorker() | FreezeWorker() | ThawWorker():
+                life = self._victims[step.name] = self._resolve(step.worker)
+                return self._made(step, life)
+            case KillFrontend() | StopFrontend():
+                life = self._victims[step.name] = self._frontend(step.frontend)
+                return self._made(step, life)
             case Settle():
                 return self._settle(step)
             case Heal():
                 return self._heal()
+
+    def _made(self, step: Step, life: Incarnation) -> Awaitable[str]:
+        match step:
+            case StopWorker() | StopFrontend():
+                return self._faults.stop(step.name, life)
+            case FreezeWorker():
+                return self._faults.freeze(step.name, life)
+            case ThawWorker():
+                return self._faults.thaw(step.name, life)
+            case _:
+                return self._faults.kill(step.name, life)
+
+    def _frontend(self, place: int) -> Incarnation:
+        """The living frontend in this place. Raises VoidError."""
+        life = self._cluster.gates.get(place)
+        if life is None or not life.alive:
+            raise VoidError(f"frontend {place} does not live")
+        return life
 
     def _resolve(self, subject: Subject) -> Incarnation:
         """The living worker that is meant now. Raises VoidError."""
@@ -281,11 +334,28 @@ class RealTarget:
                     if life is not holder:
                         return life
                 raise VoidError(f"no living worker but the one that serves {name}")
+            case VictimOf(name):
+                life = self._victims.get(name)
+                if life is None or not life.alive:
+                    raise VoidError(f"the process of {name} does not live")
+                return life
 
-    async def _submit(self, step: Submit) -> str:
+    async def _submit(self, step: Submit | BadRequest) -> str:
         assert self._clients is not None
         request = self._requests[step.name]
-        self._clients.send(request)
+        if request.wrong == "prompt-too-long" and not self._engine.context_tokens:
+            raise VoidError(f"no prompt is too long for the {self._engine.name} engine")
+        frontend = self._cluster.gates[min(step.frontend, max(self._cluster.gates))]
+        self._clients.send(request, frontend.title, frontend.url)
+        return request.id
+
+    async def _pause(self, step: SlowReader) -> str:
+        assert self._clients is not None
+        request = self._known(step.request)
+        await self._until_sent(request)
+        if not request.step.stream or not request.open:
+            raise VoidError(f"{request.name} is no open stream")
+        await self._clients.pause(request, step.pause_ms / 1000)
         return request.id
 
     async def _cancel(self, step: Cancel) -> str:
@@ -295,18 +365,44 @@ class RealTarget:
         left = await self._clients.cancel(request, step.how)
         return request.id if left else "over before"
 
-    async def _start_worker(self, slot: int) -> str:
-        assert self._readiness is not None
+    async def _start_worker(self, slot: int, *, again: bool = False) -> str:
+        slot = slot or self._empty_slot()
         life = self._cluster.slots.get(slot)
+        plane_port = life.plane_port if life is not None and again else 0
+        return await self._start_anew("worker", slot, life, self._cluster.start_worker(slot, plane_port=plane_port))
+
+    def _empty_slot(self) -> int:
+        """The lowest in which no worker lives or is being started. Raises VoidError."""
+        for slot in range(1, SLOTS + 1):
+            life = self._cluster.slots.get(slot)
+            if (life is None or not life.alive) and ("worker", slot) not in self._starting:
+                return slot
+        raise VoidError("every slot has a living worker")
+
+    async def _start_frontend(self, place: int) -> str:
+        if place not in self._cluster.gates:
+            raise VoidError(f"the cluster has no frontend {place}")
+        life = self._cluster.gates[place]
+        return await self._start_anew("frontend", place, life, self._cluster.start_frontend(place))
+
+    async def _start_anew(
+        self, role: str, place: int, life: Incarnation | None, starting: Coroutine[Any, Any, Incarnation]
+    ) -> str:
+        """Start a process where none lives, and follow it until it is ready. Raises VoidError."""
+        assert self._readiness is not None
+        why = ""
         if life is not None and life.alive:
-            raise VoidError(f"slot {slot} has a living worker, {life.title}")
-        if slot in self._starting:
-            raise VoidError(f"a worker is being started in slot {slot}")
-        self._starting.add(slot)
+            why = f"{role} {place} lives: {life.title}"
+        elif (role, place) in self._starting:
+            why = f"{role} {place} is being started"
+        if why:
+            starting.close()
+            raise VoidError(why)
+        self._starting.add((role, place))
         try:
-            new = await self._cluster.start_worker(slot)
+            new = await starting
         finally:
-            self._starting.discard(slot)
+            self._starting.discard((role, place))
         self._readiness.join(new)
         return new.title
 
@@ -325,11 +421,14 @@ class RealTarget:
         return [request for request in self._requests.values() if request.under_way]
 
     async def _heal(self) -> str:
-        """Thaw what is frozen, and start a worker in each of the topology's empty slots."""
+        """Thaw what is frozen, and start a process in each of the topology's empty places."""
         healed: list[str] = []
         for life in [life for life in self._cluster.workers_alive() if life.frozen]:
             with suppress(VoidError, ProcessGoneError):
                 healed.append(await self._faults.thaw("heal", life))
+        for place in range(1, self._plan.frontends + 1):
+            with suppress(VoidError):
+                healed.append(await self._start_frontend(place))
         for slot in range(1, self._plan.workers + 1):
             with suppress(VoidError):
                 healed.append(await self._start_worker(slot))
