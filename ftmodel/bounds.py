@@ -27,6 +27,8 @@ class Bounds:
     """From the start of a process to its readiness; engines that load large models take longer."""
     join_bound_s: float = 10.0
     """From a worker's readiness to its place on every list, and to its first traffic."""
+    leave_bound_s: float = 3.0
+    """From a worker's being asked to stop to its instance leaving every list: it deregisters first of all."""
     exit_bound_s: float = 10.0
     """From the end of what a worker asked to stop still holds to its exit."""
     stall_share: float = 0.25

@@ -26,7 +26,7 @@ import huggingface_hub
 import psutil
 from huggingface_hub import constants as hub
 
-from ftmodel import systems, topology
+from ftmodel import lanes, systems, topology
 from ftmodel.errors import FtmodelError, TopologyError
 from ftmodel.session import SCRATCH_ROOM, Proof, Session
 from ftmodel.steps import Plan
@@ -36,6 +36,7 @@ from ftmodel.targets.real import ports
 from ftmodel.targets.real.leftovers import SCRATCH_MARK
 from ftmodel.topology import Topology
 
+ENOUGH_WATCHES: Final = 1024
 LEAST_FILES: Final = 1024
 LEAST_TASKS: Final = 512
 """Processes and threads. A small run on two cores had 95 at a time; with more cores each process starts more threads."""
@@ -103,6 +104,7 @@ def examine(python: Path | None) -> Iterator[Check]:
     yield _memory()
     yield _temporary()
     yield _ports()
+    yield _watches()
     python = (python or Path(sys.executable)).absolute()
     yield from (_service(*service, python=python) for service in SERVICES)
     yield _gpu()
@@ -180,6 +182,20 @@ def _temporary() -> Check:
         found=f"{free / 2**30:.1f} GiB in {folder}, at least {LEAST_FREE_BYTES >> 20} MiB wanted;"
         f" its path has {length} characters, at most {LONGEST_TEMPORARY} wanted (sockets lie below it)",
         remedy="TMPDIR=/tmp ftmodel doctor" if length > LONGEST_TEMPORARY else "df -h; TMPDIR=/dev/shm ftmodel doctor",
+    )
+
+
+def _watches() -> Check:
+    """Frontends watch the folder of their discovery; where no watch is left, one ends at its start or sees no model."""
+    limit = int(lanes.WATCHES.read_text())
+    at_once, patient = lanes.room()
+    return Check(
+        name="file watches",
+        ok=limit >= ENOUGH_WATCHES,
+        found=f"{limit} inotify instances: {at_once} examples at a time, {patient} patient ones beside them;"
+        f" with {ENOUGH_WATCHES} several runs bear each other",
+        remedy=f"sudo sysctl -w fs.inotify.max_user_instances={ENOUGH_WATCHES}",
+        grade="optional",
     )
 
 

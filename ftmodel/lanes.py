@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,7 +26,12 @@ LANES_PER_CORE: Final = 4
 WINDOW: Final = 20
 """Plans that are drawn before the first of them is run: enough to choose from, few enough to begin soon."""
 PATIENT: Final = 8
-"""Patient examples that come to their end at once, beside the lanes."""
+"""Patient examples that come to their end at once, beside the lanes, where the machine bears as many."""
+WATCHES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
+WATCHES_PER_EXAMPLE: Final = 12
+"""Inotify instances of an example with two frontends (five each were seen, with discovery over files)."""
+WATCHES_SHARE: Final = 0.75
+"""How many of the user's instances all examples may take together; without one left a frontend ends at its start."""
 
 
 class Lanes:
@@ -36,8 +42,9 @@ class Lanes:
         self._examples = examples
         # Ports that a topology sets bear one cluster at a time.
         self._alone = any(top.http_port is not None or top.system_port is not None for top in session.topologies)
-        self._lanes = threading.Semaphore(1 if self._alone else LANES_PER_CORE * (os.cpu_count() or 1))
-        self._patient = threading.Semaphore(PATIENT)
+        lanes, patient = (1, 1) if self._alone else room()
+        self._lanes = threading.Semaphore(lanes)
+        self._patient = threading.Semaphore(patient)
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
 
@@ -178,6 +185,13 @@ class Drawing:
 
     def abandon(self) -> None:
         """The drawing was interrupted: begin nothing."""
+
+
+def room(watches: Path = WATCHES) -> tuple[int, int]:
+    """How many lanes this machine bears, and how many patient examples beside them: at least one of each."""
+    at_once = int(WATCHES_SHARE * int(watches.read_text()) / WATCHES_PER_EXAMPLE)
+    lanes = min(LANES_PER_CORE * (os.cpu_count() or 1), 2 * at_once // 3)
+    return max(1, lanes), max(1, min(PATIENT, at_once - lanes))
 
 
 def mended(head: Plan, topology: Topology) -> Plan:

@@ -294,7 +294,7 @@ def next_steps(
 
 def mixes() -> SearchStrategy[Mix]:
     """The weights of one example: traffic alone first, then kills and cancels together, then what is rarer."""
-    calm = {"stop_worker": 0, "settle": 3, "heal": 1}
+    calm = {"stop_worker": 1, "settle": 3, "heal": 1}
     both = Mix(submit=4, cancel=6, start_worker=4, kill_worker=4, race=1, **calm)
     kills_most = Mix(submit=5, cancel=3, start_worker=5, kill_worker=6, restart=1, race=1, **calm)
     cancels_most = Mix(submit=4, cancel=9, start_worker=2, kill_worker=1, slow_reader=1, bad_request=1, **calm)

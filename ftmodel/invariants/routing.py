@@ -13,7 +13,7 @@ from ftmodel.history import Interval, LogLine
 from ftmodel.invariants.base import Finding, Invariant, said, when
 from ftmodel.invariants.duty import completion
 from ftmodel.invariants.ledger import Ledger
-from ftmodel.invariants.records import Generation, Incarnation, Moves, Request
+from ftmodel.invariants.records import Generation, Incarnation, Moves, Request, View
 from ftmodel.invariants.requests import course_of, failure, outcome
 
 
@@ -175,7 +175,7 @@ class DrainsInOrder(Invariant):
 
     id = "C5"
     sentence = "A draining worker takes no new work, finishes what it has or gives it on, and exits when that is done."
-    slugs = frozenset({"takes-work", "drops-work", "never-exits"})
+    slugs = frozenset({"still-listed", "takes-work", "drops-work", "never-exits"})
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
         """Judge each worker that was asked to stop, and nothing else."""
@@ -183,9 +183,35 @@ class DrainsInOrder(Invariant):
             stop = _asked_to_stop(worker)
             if stop is None or (worker.exited is not None and worker.exited.at.before_s <= stop.before_s):
                 continue
+            for frontend, view in ledger.views.items():
+                yield from self._listed(ledger, worker, stop, frontend, view)
             yield from self._takes(ledger, worker, stop)
             yield from self._drops(ledger, worker, stop)
             yield from self._exits(ledger, worker, stop)
+
+    def _listed(
+        self, ledger: Ledger, worker: Incarnation, stop: Interval, frontend: str, view: View
+    ) -> Iterator[Finding]:
+        """It deregisters first of all (documented); what it exits of by itself is no longer judged."""
+        bound_s = ledger.setting.bounds.leave_bound_s
+        end_s = min(ledger.touched_from_s(frontend), worker.exited.at.before_s if worker.exited else math.inf)
+        late = [i for i in view.since(stop.after_s + bound_s) if view.afters_s[i] < end_s]
+        if not late:
+            return
+        if ledger.stalled(stop.after_s, bound_s):
+            self.tally.unknown += 1
+            return
+        self.tally.evaluated += 1
+        shown = next((i for i in late if view.shows(i, worker.title)), None)
+        if shown is not None:
+            yield self.finding(
+                "still-listed",
+                worker.title,
+                f"{frontend} listed {worker.title} {view.befores_s[shown] - stop.after_s:.1f} s after it was asked to"
+                f" stop, expected at most {bound_s:g} s",
+                f"{worker.title}, {when(stop)}: asked to stop",
+                f"{frontend}, {view.befores_s[shown]:.3f} s: lists {', '.join(sorted(view.titles[shown]))}",
+            )
 
     def _takes(self, ledger: Ledger, worker: Incarnation, stop: Interval) -> Iterator[Finding]:
         over_s = _serves_until_s(ledger, stop) + ledger.setting.bounds.detect_bound_s

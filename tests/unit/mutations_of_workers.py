@@ -227,6 +227,18 @@ def drops_work(base: Base) -> list[Event] | None:
     return None
 
 
+def still_listed(base: Base) -> list[Event] | None:
+    if base.found:
+        return None
+    bound_s = base.ledger.setting.bounds.leave_bound_s
+    for worker, stop_s, end_s in _drains(base):
+        from_s = stop_s + bound_s
+        late = [e for e in base.events if isinstance(e, Listed) and from_s < e.at.before_s and e.at.after_s < end_s]
+        if late:
+            return replaced(base.events, late[0], dataclasses.replace(late[0], titles=(*late[0].titles, worker.title)))
+    return None
+
+
 def never_exits(base: Base) -> list[Event] | None:
     if base.found:
         return None
@@ -372,6 +384,7 @@ MUTATIONS = (
     ),
     Mutation("a draining frontend is healthy", "C4/health-draining", lies_draining("health", 200, 7.2, 100.0)),
     Mutation("a draining frontend is not live", "C4/live-draining", lies_draining("live", 503, 0.0, 4.9)),
+    Mutation("a draining worker is still listed", "C5/still-listed", still_listed),
     Mutation("a draining worker takes work", "C5/takes-work", takes_work),
     Mutation("a draining worker drops work", "C5/drops-work", drops_work),
     Mutation("a drained worker stays", "C5/never-exits", never_exits),

@@ -477,7 +477,8 @@ def test_clusters_are_compared_last(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(doctor, "_fork", lambda *_given: Check(name="fork", ok=True, found=""))
     names = [check.name for check in doctor.examine(bare)]
     assert names[:6] == ["machine", "open files", "processes", "free memory", "temporary files", "ports"]
-    assert names[6:] == ["_service", "_service", "_gpu", "_model", "_system", "_vllm", "fork"]
+    assert names[6] == "file watches"
+    assert names[7:] == ["_service", "_service", "_gpu", "_model", "_system", "_vllm", "fork"]
 
 
 def test_no_cluster_is_booted_without_the_system(monkeypatch: pytest.MonkeyPatch, bare: Path) -> None:
@@ -516,3 +517,16 @@ def test_a_cluster_that_does_not_boot_lacks(
 def test_no_remedy_names_a_host() -> None:
     text = Path(doctor.__file__).read_text(encoding="utf-8")
     assert re.findall(r"://|\.(?:com|co|org|io|net)\b", text) == []
+
+
+def test_few_file_watches_lack_and_block_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit = tmp_path / "max_user_instances"
+    monkeypatch.setattr(doctor.lanes, "WATCHES", limit)
+    limit.write_text("128\n")
+    check = doctor._watches()
+    assert not check.ok
+    assert not check.blocks
+    assert "128 inotify instances" in check.found
+    assert "fs.inotify.max_user_instances=1024" in check.remedy
+    limit.write_text("8192\n")
+    assert doctor._watches().ok
