@@ -22,7 +22,7 @@ from ftmodel.session import AS_DRAWN, Compared, Proof, Session
 from ftmodel.steps import Plan, Step
 from ftmodel.topology import Topology
 
-LANES_PER_CORE: Final = 4
+LANES_PER_CORE: Final = 3
 WINDOW: Final = 20
 """Plans that are drawn before the first of them is run: enough to choose from, few enough to begin soon."""
 PATIENT: Final = 8

@@ -6,8 +6,10 @@ where it was. `cluster.py` starts it:
 
     python byte_worker.py MODEL_DIRECTORY TEXT DEATH_FILE
 
-If DEATH_FILE exists and holds a position, the first worker that comes to it removes the file and kills its own process
-group with SIGKILL: before the token of that position, or after the last one, where the position is max_tokens.
+If DEATH_FILE exists and holds "POSITION HOW", the first worker that comes to that position removes the file and obeys:
+before the token of that position, or after the last one, where the position is max_tokens. HOW is "die", to kill its
+own process group with SIGKILL; "return", to end the stream without a finish reason; or "cancelled", to end it with that
+finish reason. A prompt of more than CONTEXT tokens is refused with Dynamo's InvalidArgument.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ import time
 from collections.abc import AsyncIterator
 
 from dynamo.llm import ModelInput, ModelType, WorkerType, register_model
+from dynamo.llm.exceptions import InvalidArgument
 from dynamo.runtime import DistributedRuntime
 from dynamo.runtime.logging import configure_dynamo_logging
 
+CONTEXT = 16384
 NEWLINE = 10
 PACE_S = 0.005
 
@@ -47,9 +51,14 @@ class Worker:
         left = request["stop_conditions"]["max_tokens"]
         end = at + left
         say("begun", context.id(), position=at, max_tokens=left)
+        if len(request["token_ids"]) > CONTEXT:
+            raise InvalidArgument(f"a prompt of {len(request['token_ids'])} tokens: expected {CONTEXT} at most")
         while not context.is_stopped():
             await asyncio.sleep(PACE_S)
-            self.die_if_ordered(at)
+            if how := self.ordered(at):
+                if how == "cancelled":
+                    yield {"token_ids": [], "finish_reason": how}
+                return
             if at < end:
                 token = self.text[at % len(self.text)]
                 at += 1
@@ -58,21 +67,24 @@ class Worker:
                 yield {"token_ids": [], "finish_reason": "length"}
             if at >= end:
                 await asyncio.sleep(PACE_S)  # the last token goes out
-                self.die_if_ordered(end)
+                self.ordered(end)
                 say("ended", context.id(), tokens=left)
                 return
         say("aborted", context.id())
 
-    def die_if_ordered(self, position: int) -> None:
-        """Die if the file says so and no other worker was first."""
+    def ordered(self, position: int) -> str:
+        """How the file has the stream end here, if it does and no other worker was first; "die" does not return."""
         try:
-            if position != int(self.death.read_text()):
-                return
+            at, how = self.death.read_text().split()
+            if position != int(at):
+                return ""
             self.death.unlink()
         except (OSError, ValueError):
-            return
-        say("dies", "", position=position)
-        os.killpg(os.getpgid(0), signal.SIGKILL)
+            return ""
+        say(how, "", position=position)
+        if how == "die":
+            os.killpg(os.getpgid(0), signal.SIGKILL)
+        return how
 
 
 def say(what: str, request_id: str, **fields: int) -> None:

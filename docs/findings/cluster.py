@@ -26,6 +26,7 @@ from typing import Literal, Self
 
 BOOT_BOUND_S = 60.0
 GENERATE = "generate"
+PROMPT = "say something\n"
 BYTE_WORKER = pathlib.Path(__file__).with_name("byte_worker.py")
 
 
@@ -89,7 +90,7 @@ def make_model(folder: pathlib.Path) -> None:
 
 def free_port() -> int:
     """A free port below 32768, above which some releases refuse one."""
-    for port in range(20000 + os.getpid() % 5000, 32000):
+    for port in range(20000 + os.getpid() * 101 % 11000, 32000):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             if port not in _given:
@@ -110,6 +111,7 @@ class Whole:
     finishes: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     dones: int = 0
+    usage: dict = field(default_factory=dict)
     cut: str = ""
     """How the connection broke, if it did."""
 
@@ -134,19 +136,22 @@ class Answer:
         while piece := self.response.read1():
             *whole, rest = (rest + piece).split(b"\n")
             yield from (line.decode("utf-8", "replace").rstrip("\r") for line in whole if line.strip())
+        if rest:  # a body that is no stream
+            yield rest.decode("utf-8", "replace")
 
     def read(self) -> Whole:
-        """Read a streamed answer to its end and close it."""
+        """Read the answer to its end and close it."""
         whole = Whole(self.open())
         try:
             for line in self.lines():
-                self._take(line, whole)
+                self.take(line, whole)
         except (OSError, http.client.HTTPException) as error:
             whole.cut = repr(error)
         self.close()
         return whole
 
-    def _take(self, line: str, whole: Whole) -> None:
+    def take(self, line: str, whole: Whole) -> None:
+        """Add what one line tells."""
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
             whole.dones += 1
@@ -156,8 +161,10 @@ class Answer:
             chunk = json.loads(data)
             if "choices" not in chunk:
                 whole.errors.append(data)
+            whole.usage = chunk.get("usage") or whole.usage
             for choice in chunk.get("choices", ()):
-                whole.text += choice.get("text") or ""
+                told = choice.get("delta") or choice.get("message") or {}
+                whole.text += choice.get("text") or told.get("content") or ""
                 whole.finishes += [choice["finish_reason"]] if choice.get("finish_reason") else []
 
     def close(self) -> None:
@@ -218,9 +225,9 @@ class Cluster:
             self._start(title, "-m", "dynamo.mocker", "--model-path", model, "--model-name", "tiny",
                         "--speedup-ratio", str(self.speedup))  # fmt: skip
 
-    def order_death(self, position: int) -> None:
-        """The first byte worker that comes to this position of its text kills itself (see byte_worker.py)."""
-        (self.folder / "ordered").write_text(str(position))
+    def order_death(self, position: int, how: str = "die") -> None:
+        """The first byte worker that comes to this position of its text kills itself, or ends otherwise (see there)."""
+        (self.folder / "ordered").write_text(f"{position} {how}")
         (self.folder / "ordered").rename(self.folder / "death")
 
     def _start(self, title: str, *arguments: str) -> None:
@@ -263,11 +270,23 @@ class Cluster:
                 raise TimeoutError(f"not within {bound_s} s: {what}")
             time.sleep(0.02)
 
-    def send(self, *, max_tokens: int, stream: bool = True, chat: bool = False, timeout_s: float = 60) -> Answer:
-        """Send a request; the answer is read by the caller."""
-        text = "say something\n"
+    def send(
+        self,
+        *,
+        max_tokens: int,
+        stream: bool = True,
+        chat: bool = False,
+        timeout_s: float = 60,
+        text: str = PROMPT,
+        **options: object,
+    ) -> Answer:
+        """Send a request, with any more options of the API; the answer is read by the caller.
+
+        Stop strings are looked for only without ignore_eos, which the two kinds of worker need not have.
+        """
         said = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
-        body = {"model": "tiny", "max_tokens": max_tokens, "stream": stream, "ignore_eos": True, **said}
+        body = {"model": "tiny", "max_tokens": max_tokens, "stream": stream, "ignore_eos": "stop" not in options}
+        body |= said | options
         path = "/v1/chat/completions" if chat else "/v1/completions"
         return Answer(self.ports["frontend"], body, path, timeout_s)
 
@@ -289,6 +308,15 @@ class Cluster:
         """A page of a process."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[title]}{path}", timeout=5) as page:
             return page.read().decode()
+
+    def ask(self, title: str, path: str) -> tuple[int, str]:
+        """A page of a process, whatever its status."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[title], timeout=5)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        page = answer.status, answer.read().decode()
+        connection.close()
+        return page
 
     def listed(self) -> list[int]:
         """Instance ids on the frontend's list."""

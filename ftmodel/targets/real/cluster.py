@@ -21,7 +21,7 @@ from ftmodel.systems import Command, MetricRow, Pattern, Place, Role, System
 from ftmodel.targets.real import metrics
 from ftmodel.targets.real.clock import Clock
 from ftmodel.targets.real.logs import LogFile
-from ftmodel.targets.real.ports import Ports
+from ftmodel.targets.real.ports import NO_TLS, Ports
 from ftmodel.targets.real.processes import Launch, Process, ProcessGoneError, Warden
 from ftmodel.topology import Topology
 
@@ -29,7 +29,10 @@ BOOT_BOUND_S: Final = 30.0
 """From the start of a process to its readiness, for a forked one; a cold start of a large engine takes longer."""
 POLL_S: Final = 0.020
 LIST_EVERY_S: Final = 0.250
+MODELS_EVERY: Final = 4
+"""Once a frontend lists the model, it is asked for its models at every fourth question for its list alone."""
 SAMPLE_EVERY_S: Final = 1.0
+HEALTH_EVERY_S: Final = 2.0
 ASK_BOUND_S: Final = 2.0
 """A process that does not answer a question about itself so long is not asked further this time."""
 KEPT: Final = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TZ")
@@ -53,6 +56,10 @@ class Incarnation:
     """Titles of the frontends through which it has answered a request of the tester's."""
     plane_port: int = 0
     """A worker's port on the request plane."""
+    asked: int = 0
+    """How often a frontend was asked for its list."""
+    has_model: bool = False
+    """A frontend listed the model when it was last asked."""
     frozen: bool = False
     hit: bool = False
     """Some fault hit it."""
@@ -127,6 +134,7 @@ class Cluster:
             timeout=httpx.Timeout(ASK_BOUND_S),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,
+            verify=NO_TLS,
         )
         dialect = system.dialect(ground.release)
         self._patterns = _patterns(dialect.patterns, engine.patterns)
@@ -147,6 +155,7 @@ class Cluster:
             asyncio.create_task(self._follow_logs()),
             asyncio.create_task(self._follow_lists()),
             asyncio.create_task(self._follow_metrics()),
+            asyncio.create_task(self._follow_health()),
         ]
 
     async def start_worker(self, slot: int, *, plane_port: int = 0) -> Incarnation:
@@ -263,13 +272,15 @@ class Cluster:
     async def ask_list(self, frontend: Incarnation) -> Listed | None:
         """Ask a frontend for its list and push it; None if it does not answer."""
         before_s = self.clock.now()
+        frontend.asked += 1
         try:
-            health, models = await asyncio.gather(
-                self.client.get(frontend.url + self.system.list_path),
-                self.client.get(frontend.url + self.system.models_path),
-            )
+            if not frontend.has_model or frontend.asked % MODELS_EVERY == 0:
+                health, frontend.has_model = await asyncio.gather(
+                    self.client.get(frontend.url + self.system.list_path), self._lists_model(frontend)
+                )
+            else:
+                health = await self.client.get(frontend.url + self.system.list_path)
             identities = self.system.instances(health.json())
-            there = any(row.get("id") == self.topology.model for row in models.json().get("data") or ())
         except (httpx.HTTPError, ValueError, AttributeError):
             return None
         titles = {life.identity: life.title for life in self.lives.values() if life.identity is not None}
@@ -278,10 +289,14 @@ class Cluster:
             frontend=frontend.title,
             titles=tuple(sorted(titles[identity] for identity in identities if identity in titles)),
             strangers=tuple(sorted(identity for identity in identities if identity not in titles)),
-            models=there,
+            models=frontend.has_model,
         )
         self.push(listed)
         return listed
+
+    async def _lists_model(self, frontend: Incarnation) -> bool:
+        models = await self.client.get(frontend.url + self.system.models_path)
+        return any(row.get("id") == self.topology.model for row in models.json().get("data") or ())
 
     # -- logs
 
@@ -338,8 +353,13 @@ class Cluster:
 
     async def _follow_metrics(self) -> None:
         while True:
-            await asyncio.gather(self.sample(), self.ask_health())
+            await self.sample()
             await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def _follow_health(self) -> None:
+        while True:
+            await self.ask_health()
+            await asyncio.sleep(HEALTH_EVERY_S)
 
     async def ask_health(self) -> None:
         """Ask every living, unfrozen process that has answered before for its health, and push what it says."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 from typing import Final
 
 from ftmodel.errors import HarnessError
@@ -12,6 +13,9 @@ FIRST: Final = 10_000
 LAST: Final = 32_000
 """Some releases read a port as a signed 16-bit number: above 32767 the worker dies at its start."""
 TRIES: Final = 200
+
+NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Nothing here speaks TLS; a client that is given none reads all certificates of the machine for each of its own."""
 
 
 def is_free(port: int) -> bool:

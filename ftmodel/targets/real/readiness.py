@@ -29,6 +29,8 @@ class Readiness:
 
     def __init__(self, cluster: Cluster, clients: Clients, clock: Clock, push: Callable[[Event], None]) -> None:
         self.probes: list[Request] = []
+        self._pending: list[Request] = []
+        """Probes of which it is not noted yet who answered them."""
         self.joining: set[asyncio.Task[None]] = set()
         """Workers that were started while the example runs, and are not ready yet."""
         self._cluster = cluster
@@ -80,21 +82,26 @@ class Readiness:
         name = f"probe{len(self.probes) + 1}"
         request = Request(name, Submit(name=name, max_tokens=1, stream=False, prompt_chars=20), probe=True)
         self.probes.append(request)
+        self._pending.append(request)
         self._clients.send(request, frontend.title, frontend.url)
         return request
 
     async def _until_answered(self, probe: Request) -> None:
-        """Wait for a probe's end, at most for PROBE_BOUND_S, and note which worker answered it."""
+        """Wait for a probe's end, at most for PROBE_BOUND_S, and note which workers have answered one by then."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PROBE_BOUND_S):
                 await probe.ended.wait()
         self._cluster.poll_logs()
-        for title in self._cluster.holders.get(probe.id, ()):
-            life = self._cluster.lives[title]
-            if probe.whole and probe.frontend not in life.answered:
-                life.answered.add(probe.frontend)
-                now_s = self._clock.now()
-                self._push(Answered(at=Interval(now_s, now_s), frontend=probe.frontend, title=title))
+        for whole in [probe for probe in self._pending if probe.whole]:
+            self._pending.remove(whole)
+            for title in self._cluster.holders.get(whole.id, ()):
+                self._note(self._cluster.lives[title], whole.frontend)
+
+    def _note(self, life: Incarnation, frontend: str) -> None:
+        if frontend not in life.answered:
+            life.answered.add(frontend)
+            now_s = self._clock.now()
+            self._push(Answered(at=Interval(now_s, now_s), frontend=frontend, title=life.title))
 
     def _late(self) -> str:
         for life in self._cluster.lives.values():

@@ -26,6 +26,7 @@ from ftmodel.history import (
 from ftmodel.steps import BadRequest, Submit, Wrong
 from ftmodel.targets.real import answers
 from ftmodel.targets.real.clock import Clock
+from ftmodel.targets.real.ports import NO_TLS
 
 CONNECT_BOUND_S: Final = 10.0
 PROMPT_TOO_LONG_CHARS: Final = 2 * CONTEXT_TOKENS
@@ -135,6 +136,7 @@ class Clients:
             timeout=httpx.Timeout(None, connect=CONNECT_BOUND_S),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,
+            verify=NO_TLS,
         )
 
     async def close(self) -> None:
