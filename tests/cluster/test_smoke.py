@@ -51,7 +51,32 @@ def test_every_fault_was_verified_and_faults_of_several_kinds_were_made(ran: tup
 
 def test_every_invariant_was_decided_or_says_why_not(ran: tuple[int, dict[str, Any]]) -> None:
     invariants = ran[1]["invariants"]
-    for name in ("L1", "L2", "L3", "P1", "T1", "T2", "M1", "A2", "R1", "R3", "R5", "O2", "H1", "H2", "H3", "H4"):
+    for name in (
+        "L1",
+        "L2",
+        "L3",
+        "P1",
+        "P2",
+        "P3",
+        "P5",
+        "T1",
+        "T2",
+        "M1",
+        "A2",
+        "A5",
+        "C2",
+        "C4",
+        "R1",
+        "R3",
+        "R5",
+        "O1",
+        "O2",
+        "O3",
+        "H1",
+        "H2",
+        "H3",
+        "H4",
+    ):
         assert invariants[name]["evaluated"] > 0, name
 
 
