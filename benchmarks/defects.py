@@ -30,7 +30,7 @@ EXPECTED = {
     "hangs": ("L1/never-ended", "L3/hang"),
     "dies-silently": ("R5/exited",),
     "leaks-slot": ("A3/still-running", "R1/worker-running", "R1/worker-kv"),
-    "admits-while-draining": ("C5/takes-work",),
+    "admits-while-draining": ("C5/still-listed", "C5/takes-work"),
 }
 
 
