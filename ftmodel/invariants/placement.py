@@ -31,9 +31,14 @@ def beginnings(ledger: Ledger, request: Request) -> list[LogLine]:
     return sorted((line for line in lines if line.at.surely_before(request.left_at)), key=lambda line: line.at.before_s)
 
 
+EXIT_LAG_S: Final = 1.0
+"""A process that ends by itself closes its connections before its end can be seen, on a busy machine well before."""
+
+
 def _was_touched(ledger: Ledger, title: str, until_s: float) -> bool:
     process = ledger.processes.get(title)
-    return process is None or process.exit_ordered or process.touched_from_s <= until_s
+    lag_s = EXIT_LAG_S if process is not None and process.exited is not None else 0.0
+    return process is None or process.exit_ordered or process.touched_from_s <= until_s + lag_s
 
 
 def both_at_once(ledger: Ledger, request: Request) -> tuple[LogLine, LogLine] | None:

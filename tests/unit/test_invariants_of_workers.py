@@ -119,6 +119,14 @@ def test_a_further_worker_is_one_finding(limit: int, overlap: bool, found: list[
     assert counted == found
 
 
+def test_a_worker_that_ends_by_itself_loses_its_requests_before_its_end_is_seen() -> None:
+    for lag_s, found in ((0.2, []), (5.0, ["M2/without-cause"])):
+        story = of_dynamo(Story())
+        elsewhere(story, overlap=False)
+        story.exit("w1", 5.71 + lag_s, unlisted_s=20.0)
+        assert [signature for signature in signatures(judged(story)) if signature.startswith("M2")] == found
+
+
 def test_what_a_thawed_worker_reads_late_tells_no_order() -> None:
     story = of_dynamo(Story())
     story.fault("freeze-worker", "w1", 4.0)
