@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations, pairwise
+from typing import Final
 
 from ftmodel.history import LogLine
 from ftmodel.invariants.base import Finding, Invariant, said, when
