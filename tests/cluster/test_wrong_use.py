@@ -136,10 +136,13 @@ def test_a_port_that_is_taken(tmp_path: Path, sut_python: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_a_plan_of_a_topology_of_ones_own_is_replayed(tmp_path: Path, sut_python: Path) -> None:
+def test_a_plan_of_a_topology_of_ones_own_is_replayed(
+    tmp_path: Path, sut_python: Path, documented: frozenset[str]
+) -> None:
     (tmp_path / "topology.toml").write_text('name = "mine"\nsystem = "dynamo"\nengine = "counting"\n')
     (tmp_path / "plan.json").write_text(planfile.dump(Plan(topology="mine", steps=(Submit(name="r1"),))))
     done = _run("replay", str(tmp_path), "--json", "--sut-python", str(sut_python), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 1), done.stderr  # the calibration can meet what is known of a release
     row = json.loads(done.stdout.splitlines()[-1])
-    assert (row["verdict"], row["topologies"], row["requests"]["completed"]) == ("holds", ["mine"], 1)
+    assert (row["doubts"], row["topologies"], row["requests"]["completed"]) == ([], ["mine"], 1)
+    assert {violation["signature"] for violation in row["violations"]} <= documented
