@@ -93,7 +93,7 @@ def _gone(store: Path, pid: int, ports: set[int], shared: Path) -> str:
     """What is left; empty if nothing."""
     left = _of_store(store, pid)
     if left:
-        return f"processes {[(p.pid, p.name()) for p in left]}"
+        return f"processes {[p.pid for p in left]}"  # their names may be gone with them by now
     if ports & _listening():
         return f"ports {sorted(ports & _listening())}"
     files = sorted(str(path) for path in shared.iterdir())
