@@ -81,10 +81,9 @@ def play_drawn(
 ) -> None:
     """Play what is drawn, by turns over the topologies, until each example has come to its end. Raises HarnessError."""
     timeouts_ms = sorted({ms for top, _ in proofs for ms in session.promises(top).timeouts_ms()})
-    with Lanes(session, examples) as lanes:
-        drawn = Drawn(lanes, proofs, count=count, until_s=until_s, prefix=prefix)
-        draw(drawn, timeouts_ms)
-        drawn.begin()
+    with Lanes(session, examples, until_s=until_s) as lanes:
+        draw(Drawn(lanes, proofs, count=count, prefix=prefix), timeouts_ms)
+        lanes.begin()
         examples.watcher.began("the last ones")
 
 

@@ -188,11 +188,11 @@ def _temporary() -> Check:
 def _watches() -> Check:
     """Frontends watch the folder of their discovery; where no watch is left, one ends at its start or sees no model."""
     limit = int(lanes.WATCHES.read_text())
-    at_once, patient = lanes.room()
+    room = lanes.room()
     return Check(
         name="file watches",
         ok=limit >= ENOUGH_WATCHES,
-        found=f"{limit} inotify instances: {at_once} examples at a time, {patient} patient ones beside them;"
+        found=f"{limit} inotify instances: {room.seats} frontends at a time, {room.lanes} examples at work;"
         f" with {ENOUGH_WATCHES} several runs bear each other",
         remedy=f"sudo sysctl -w fs.inotify.max_user_instances={ENOUGH_WATCHES}",
         grade="optional",

@@ -1,16 +1,18 @@
 """Several examples at once, each on a cluster of its own: a plan depends on nothing that was observed, so none waits.
 
 A lane plays one example after the other. An example that has done its steps and is to wait longer than a lease leaves
-its lane to the next, and comes to its end beside it.
+its lane to the next, and comes to its end beside it. What takes longest begins first, so plans are drawn ahead.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,34 +21,109 @@ from ftmodel import planfile, runner
 from ftmodel.errors import HarnessError
 from ftmodel.runner import Examples
 from ftmodel.session import AS_DRAWN, Compared, Proof, Session
-from ftmodel.steps import Plan, Step
+from ftmodel.steps import FRONTENDS, Plan, Step
+from ftmodel.targets.real.ports import claim
 from ftmodel.topology import Topology
 
 LANES_PER_CORE: Final = 3
-WINDOW: Final = 20
-"""Plans that are drawn before the first of them is run: enough to choose from, few enough to begin soon."""
-PATIENT: Final = 8
-"""Patient examples that come to their end at once, beside the lanes, where the machine bears as many."""
+PATIENT: Final = 10
+"""Patient examples that come to their end at once, beside the lanes."""
+AHEAD: Final = 64
+"""Plans that are drawn and not begun, at most."""
+LOOK_EVERY_S: Final = 0.2
+"""Another tester tells nobody that it has given its seats back: so often they are looked for."""
 WATCHES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
-WATCHES_PER_EXAMPLE: Final = 12
-"""Inotify instances of an example with two frontends (five each were seen, with discovery over files)."""
+WATCHES_PER_FRONTEND: Final = 5
+"""Inotify instances of a frontend with discovery over files; its workers take none (seen on 1.4 and 1.6)."""
 WATCHES_SHARE: Final = 0.75
-"""How many of the user's instances all examples may take together; without one left a frontend ends at its start."""
+"""How many of the user's instances clusters may take together; without one left a frontend ends at its start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a machine bears at once."""
+
+    lanes: int
+    """Examples that do their steps."""
+    seats: int
+    """Frontends whose discovery is over files, of all testers together."""
+
+    @property
+    def patient_seats(self) -> int:
+        """Of the seats, those that patient examples may take: the lanes need the others."""
+        return max(FRONTENDS, self.seats - self.lanes)
+
+
+def room(watches: Path = WATCHES) -> Room:
+    """What this machine bears: at least one example with as many frontends as there can be."""
+    seats = int(WATCHES_SHARE * int(watches.read_text()) / WATCHES_PER_FRONTEND)
+    lanes = min(LANES_PER_CORE * (os.cpu_count() or 1), seats)
+    return Room(lanes=max(1, lanes), seats=max(FRONTENDS, seats))
+
+
+class Seats:
+    """The seats for frontends on this machine, and which of them this tester has."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def take(self, wanted: int) -> list[socket.socket] | None:
+        """So many seats, to be closed when they are no longer needed; None if there are not enough now."""
+        taken: list[socket.socket] = []
+        for number in range(self._count):
+            if len(taken) == wanted:
+                break
+            seat = claim(f"seat-{os.getuid()}-{number}")
+            taken += [seat] if seat is not None else []
+        if len(taken) == wanted:
+            return taken
+        for seat in taken:
+            seat.close()
+        return None
+
+
+@dataclass(slots=True, kw_only=True)
+class Example:
+    """One that waits, is played, or comes to its end."""
+
+    name: str
+    topology: Topology
+    plan: Plan
+    proof: Proof
+    compared: Compared
+    seats: tuple[socket.socket, ...] = ()
+    in_lane: bool = False
+
+    @property
+    def is_patient(self) -> bool:
+        """Its end takes long."""
+        return self.plan.patience == "long"
+
+    @property
+    def wants(self) -> int:
+        """Seats that it needs."""
+        return self.plan.frontends if self.topology.discovery == "file" else 0
 
 
 class Lanes:
-    """A context. On leaving it each example has come to its end; after an exception each is abandoned at once."""
+    """A context. On leaving it each example has come to its end; after an exception each is abandoned at once.
 
-    def __init__(self, session: Session, examples: Examples) -> None:
+    What has not begun before `until_s` on the monotonic clock is dropped. Used from one thread.
+    """
+
+    def __init__(self, session: Session, examples: Examples, *, until_s: float | None = None) -> None:
         self._session = session
         self._examples = examples
+        self._until_s = until_s
         # Ports that a topology sets bear one cluster at a time.
         self._alone = any(top.http_port is not None or top.system_port is not None for top in session.topologies)
-        lanes, patient = (1, 1) if self._alone else room()
-        self._lanes = threading.Semaphore(lanes)
-        self._patient = threading.Semaphore(patient)
-        self._threads: list[threading.Thread] = []
+        self._room = room()
+        self._lanes = 1 if self._alone else self._room.lanes
+        self._seats = Seats(self._room.seats)
+        self._waiting: list[Example] = []
+        self._begun: dict[threading.Thread, Example] = {}
         self._errors: list[BaseException] = []
+        self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
         return self
@@ -54,32 +131,71 @@ class Lanes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._session.interrupt()
         try:
-            for thread in self._threads:
-                thread.join()
+            if error is not None:
+                self._session.interrupt()
+            else:
+                self.begin()
+            self._join()
         except BaseException:
             self._session.interrupt()
-            for thread in self._threads:
-                thread.join()
+            self._join()
             raise
         if error is None:
             self._raise_errors()
 
+    @property
+    def late(self) -> bool:
+        """True once nothing more is begun."""
+        return self._until_s is not None and time.monotonic() > self._until_s
+
     def start(self, name: str, topology: Topology, plan: Plan, proof: Proof, *, compared: Compared = AS_DRAWN) -> None:
-        """Begin an example as soon as a lane is free. Raises what went wrong in an earlier one (a full disk)."""
-        self._lanes.acquire()
-        try:
-            self._raise_errors()
-        except BaseException:
-            self._lanes.release()
-            raise
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        thread = threading.Thread(
-            target=self._play, args=(name, topology, plan, proof, compared), name=f"example {name}"
-        )
-        self._threads.append(thread)
+        """Have an example begin when there is room for it. Waits while too many do.
+
+        Raises what went wrong in an earlier one (a full disk).
+        """
+        self._waiting.append(Example(name=name, topology=topology, plan=plan, proof=proof, compared=compared))
+        self._begin_while(lambda: len(self._waiting) >= AHEAD)
+
+    def begin(self) -> None:
+        """Wait until all that was started has begun. Raises what went wrong in an earlier one."""
+        self._begin_while(lambda: bool(self._waiting))
+
+    def _begin_while(self, waits: Callable[[], bool]) -> None:
+        with self._changed:
+            self._begin_what_fits()
+            while waits():
+                self._changed.wait(LOOK_EVERY_S)
+                self._begin_what_fits()
+
+    def _begin_what_fits(self) -> None:
+        """The patient ones first: what takes longest begins first."""
+        self._raise_errors()
+        if self.late:
+            self._waiting.clear()
+        for example in sorted(self._waiting, key=lambda example: not example.is_patient):
+            if self._fits(example):
+                self._waiting.remove(example)
+                self._begin(example)
+
+    def _fits(self, example: Example) -> bool:
+        """True if there is room; then the example has it."""
+        begun = list(self._begun.values())
+        if sum(other.in_lane for other in begun) >= self._lanes:
+            return False
+        patient = [other for other in begun if other.is_patient]
+        seated = sum(len(other.seats) for other in patient)
+        if example.is_patient and (len(patient) >= PATIENT or seated + example.wants > self._room.patient_seats):
+            return False
+        seats = self._seats.take(example.wants)
+        if seats is None:
+            return False
+        example.seats, example.in_lane = tuple(seats), True
+        return True
+
+    def _begin(self, example: Example) -> None:
+        thread = threading.Thread(target=self._play, args=(example,), name=f"example {example.name}")
+        self._begun[thread] = example
         thread.start()
 
     def _raise_errors(self) -> None:
@@ -88,27 +204,31 @@ class Lanes:
         if self._session.failure:
             raise HarnessError(self._session.failure)
 
-    def _play(self, name: str, topology: Topology, plan: Plan, proof: Proof, compared: Compared) -> None:
-        held = [self._lanes]
+    def _join(self) -> None:
+        for thread in list(self._begun):
+            thread.join()
 
+    def _play(self, example: Example) -> None:
         def steps_done() -> None:
-            if plan.patience == "long" and not self._alone:
-                self._patient.acquire()
-                held.append(self._patient)
-                held.remove(self._lanes)
-                self._lanes.release()
+            if example.is_patient and not self._alone:
+                with self._changed:
+                    example.in_lane = False
+                    self._changed.notify()
 
         try:
             outcome, _ = runner.play(
-                self._session, topology, plan, proof, name, self._examples.watcher,
-                steps_done=steps_done, compared=compared, rules=self._examples.rules,
+                self._session, example.topology, example.plan, example.proof, example.name, self._examples.watcher,
+                steps_done=steps_done, compared=example.compared, rules=self._examples.rules,
             )  # fmt: skip
             self._examples.add(outcome)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that started this one
             self._errors.append(error)
         finally:
-            for lane in held:
-                lane.release()
+            with self._changed:
+                for seat in example.seats:
+                    seat.close()
+                del self._begun[threading.current_thread()]
+                self._changed.notify()
 
 
 class Drawn:
@@ -120,42 +240,26 @@ class Drawn:
         proofs: Sequence[tuple[Topology, Proof]],
         *,
         count: int | None,
-        until_s: float | None = None,
         prefix: str = "",
     ) -> None:
-        """`count` examples, or as many as begin before `until_s` on the monotonic clock; `prefix` begins their names."""
+        """`count` examples, or as many as begin before the lanes are late; `prefix` begins their names."""
         self._lanes = lanes
         self._proofs = proofs
         self._count = count
-        self._until_s = until_s
         self._prefix = prefix
         self._opened = 0
-        self._whole: list[Drawing] = []
 
     def __call__(self, head: Plan) -> Drawing | None:
         """Open the next example with the values drawn for its head, or None if there were enough."""
-        if self._is_late() or (self._count is not None and self._opened >= self._count):
+        if self._lanes.late or (self._count is not None and self._opened >= self._count):
             return None
         topology, proof = self._proofs[self._opened % len(self._proofs)]
         self._opened += 1
         return Drawing(self, f"{self._prefix}{self._opened:03d}", topology, proof, mended(head, topology))
 
-    def _is_late(self) -> bool:
-        return self._until_s is not None and time.monotonic() > self._until_s
-
     def add(self, drawing: Drawing) -> None:
-        """A plan is whole. They are begun by the window, the patient ones first: what takes longest begins first."""
-        self._whole.append(drawing)
-        if len(self._whole) >= WINDOW:
-            self.begin()
-
-    def begin(self) -> None:
-        """Begin what was drawn so far, as lanes get free. Raises what went wrong in an earlier example."""
-        window, self._whole = self._whole, []
-        for drawing in sorted(window, key=lambda drawing: drawing.plan.patience):
-            if self._is_late():
-                return
-            self._lanes.start(drawing.name, drawing.topology, drawing.plan, drawing.proof)
+        """A plan is whole. Raises what went wrong in an earlier example."""
+        self._lanes.start(drawing.name, drawing.topology, drawing.plan, drawing.proof)
 
 
 class Drawing:
@@ -185,13 +289,6 @@ class Drawing:
 
     def abandon(self) -> None:
         """The drawing was interrupted: begin nothing."""
-
-
-def room(watches: Path = WATCHES) -> tuple[int, int]:
-    """How many lanes this machine bears, and how many patient examples beside them: at least one of each."""
-    at_once = int(WATCHES_SHARE * int(watches.read_text()) / WATCHES_PER_EXAMPLE)
-    lanes = min(LANES_PER_CORE * (os.cpu_count() or 1), 2 * at_once // 3)
-    return max(1, lanes), max(1, min(PATIENT, at_once - lanes))
 
 
 def mended(head: Plan, topology: Topology) -> Plan:

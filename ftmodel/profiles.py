@@ -19,7 +19,7 @@ class Profile:
 
 
 PROFILES: Final = (
-    Profile(name="quick", examples=20, steps=30, about="the default"),
+    Profile(name="quick", examples=60, steps=30, about="the default"),
     Profile(name="ci", examples=10, steps=20, about="for a pipeline"),
     Profile(name="thorough", examples=200, steps=50, about="an hour or so"),
     Profile(name="soak", examples=0, steps=30, about="until the time is over (--for)"),

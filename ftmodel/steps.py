@@ -89,7 +89,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class HolderOf:
-    """The worker that serves this request when the step fires."""
+    """The worker that serves this request when the step fires; of a request that is over, the one that served it last."""
 
     request: str
     by: Literal["holder"] = "holder"

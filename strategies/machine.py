@@ -22,7 +22,8 @@ from ftmodel.steps import Mix, Patience, Plan, Step
 
 from .rules import Kind, mixes, next_steps
 
-PATIENCES: tuple[Patience, ...] = ("short",) + ("short", "short", "short", "short", "long", "short") * 3
+PATIENCES: tuple[Patience, ...] = ("short",) + (*("short",) * 5, "long", "short", "short") * 2
+"""About one example in eight is patient."""
 
 
 class Example(Protocol):

@@ -34,17 +34,17 @@ def named(letter: str, outline: Outline, number: int = 1) -> str:
     return f"{letter}{outline.count + number}"
 
 
-def hits(outline: Outline, long_tokens: int) -> SearchStrategy[tuple[Subject, Anchor]]:
+@st.composite
+def hits(draw: st.DrawFn, outline: Outline, long_tokens: int) -> tuple[Subject, Anchor]:
     """Whom a fault hits, and when: subject and anchor are drawn together, for the best hit is at a request's token."""
-    blind: list[Subject] = [Slot(slot) for slot in outline.with_state("up")] or [Slot(1)]
-    by_slot = st.tuples(st.sampled_from(blind), moments(outline, long_tokens))
     under_way = list(reversed(outline.open.values()))[:RECENT]
-    if not under_way:
-        return by_slot
-    submit = st.sampled_from(under_way)
-    holder = submit.flatmap(lambda s: st.tuples(st.just(HolderOf(s.name)), of(s, long_tokens, early=False)))
-    other = submit.flatmap(lambda s: st.tuples(st.just(NotHolderOf(s.name)), of(s, long_tokens, early=False)))
-    return st.sampled_from((holder, holder, holder, by_slot, other)).flatmap(lambda strategy: strategy)
+    whom = draw(st.sampled_from(("holder", "holder", "holder", "slot", "other"))) if under_way else "slot"
+    if whom == "slot":
+        blind: list[Subject] = [Slot(slot) for slot in outline.with_state("up")] or [Slot(1)]
+        return draw(st.sampled_from(blind)), draw(moments(outline, long_tokens))
+    submit = draw(st.sampled_from(under_way))
+    subject = HolderOf(submit.name) if whom == "holder" else NotHolderOf(submit.name)
+    return subject, draw(of(submit, long_tokens, early=False))
 
 
 def of(submit: Submit, long_tokens: int, *, early: bool) -> SearchStrategy[Anchor]:

@@ -8,6 +8,7 @@ its step would make no sense yet.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -15,6 +16,7 @@ from hypothesis.strategies import SearchStrategy
 from ftmodel.outline import Outline
 from ftmodel.steps import (
     LADDER_MS,
+    Api,
     BadRequest,
     Cancel,
     EngineError,
@@ -48,7 +50,7 @@ MAX_TOKENS = (50, 50, 50, 50, 50, 50, 50, 50, 200, 200, LONG_TOKENS, 8, 2, 1)
 PATIENT_MAX_TOKENS = (*MAX_TOKENS, 3000)
 CLIENT_TIMEOUTS_MS = (1000, 100, 300)
 """1 s is the classic scenario's."""
-Asked = Mapping[str, int]
+Asked = Mapping[str, Any]
 PLAIN: Asked = {}
 ASKED: tuple[Asked, ...] = (
     *(PLAIN,) * 14,
@@ -63,73 +65,68 @@ ASKED: tuple[Asked, ...] = (
     {"min_tokens": 10},
 )
 """What a request asks for besides its length; mostly nothing."""
+APIS: SearchStrategy[Api] = st.sampled_from(("completion", "chat"))
+STREAMED = st.sampled_from((True, True, False))
 
 
 def submits(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """A request: each API, streamed or not; now, mostly."""
-    lengths = PATIENT_MAX_TOKENS if outline.patience == "long" else MAX_TOKENS
-    return st.sampled_from(ASKED).flatmap(lambda asked: _submit(outline, asked, lengths))
+    return _submit(outline)
 
 
-def _submit(outline: Outline, asked: Asked, lengths: Sequence[int]) -> Draws:
+@st.composite
+def _submit(draw: st.DrawFn, outline: Outline) -> tuple[Step, ...]:
+    asked = draw(st.sampled_from(ASKED))
     least = max(asked.get("stop_at", 0), asked.get("min_tokens", 0))
-    step = st.builds(
-        Submit,
-        name=st.just(named("r", outline)),
-        api=st.sampled_from(("completion", "chat")),
-        stream=st.sampled_from((True, True, False)),
-        prompt_chars=st.sampled_from((40, 40, *PROMPT_CHARS)),
-        max_tokens=st.sampled_from([length for length in lengths if length > least]),
-        frontend=st.sampled_from(list(outline.gates)),
-        at=st.sampled_from((st.just(Now()),) * 4 + (moments(outline, LONG_TOKENS),)).flatmap(lambda strategy: strategy),
-        skew_ms=st.sampled_from((0, 0, 0, *LADDER_MS)),
-        **{name: st.just(value) for name, value in asked.items()},
+    lengths = PATIENT_MAX_TOKENS if outline.patience == "long" else MAX_TOKENS
+    step = Submit(
+        name=named("r", outline),
+        api=draw(APIS),
+        stream=draw(STREAMED),
+        prompt_chars=draw(st.sampled_from((40, 40, *PROMPT_CHARS))),
+        max_tokens=draw(st.sampled_from([length for length in lengths if length > least])),
+        frontend=draw(st.sampled_from(list(outline.gates))),
+        at=draw(moments(outline, LONG_TOKENS)) if draw(st.sampled_from((False,) * 4 + (True,))) else Now(),
+        skew_ms=draw(st.sampled_from((0, 0, 0, *LADDER_MS))),
+        **asked,
     )
-    return step.map(lambda submit: (submit,))
+    return (step,)
 
 
 def cancels(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """A client leaves: a long request's, which is submitted for it, or that of one under way, at any moment of it."""
-    choices = [_left(outline)] * 3
+    return _cancels(outline)
+
+
+@st.composite
+def _cancels(draw: st.DrawFn, outline: Outline) -> tuple[Step, ...]:
     waiting = outline.uncancelled()[:RECENT]
-    if waiting:
-        choices.append(st.sampled_from(waiting).flatmap(lambda submit: _cancel(named("s", outline), submit)))
-    return st.sampled_from(choices).flatmap(lambda strategy: strategy)
+    if waiting and draw(st.sampled_from((False,) * 3 + (True,))):
+        return (draw(_cancel(named("s", outline), draw(st.sampled_from(waiting)))),)
+    # A request with long to go, and its client's leaving: there the abort is owed, not only allowed.
+    submit = Submit(
+        name=named("r", outline),
+        api=draw(APIS),
+        stream=draw(STREAMED),
+        max_tokens=LONG_TOKENS,
+        frontend=draw(st.sampled_from(list(outline.gates))),
+    )
+    return submit, draw(_cancel(named("s", outline, 2), submit))
 
 
-def _left(outline: Outline) -> Draws:
-    """A request with long to go, and its client's leaving: there the abort is owed, not only allowed."""
-    submit: SearchStrategy[Step] = st.builds(
-        Submit,
-        name=st.just(named("r", outline)),
-        api=st.sampled_from(("completion", "chat")),
-        stream=st.sampled_from((True, True, False)),
-        max_tokens=st.just(LONG_TOKENS),
-        frontend=st.sampled_from(list(outline.gates)),
+@st.composite
+def _cancel(draw: st.DrawFn, name: str, submit: Submit) -> Cancel:
+    if draw(st.sampled_from((False,) * 3 + (True,))):
+        waits_ms = draw(st.sampled_from(CLIENT_TIMEOUTS_MS))
+        return Cancel(name=name, request=submit.name, how="timeout", at=Sent(submit.name), skew_ms=waits_ms)
+    # What is not streamed has no token to wait for: it has begun for sure only a while after it was sent.
+    ladder = (0, 0, *LADDER_MS) if submit.stream else (100, 100, 100, *LADDER_MS)
+    return Cancel(
+        name=name,
+        request=submit.name,
+        at=draw(of(submit, LONG_TOKENS, early=True)),
+        skew_ms=draw(st.sampled_from(ladder)),
     )
-    return submit.flatmap(
-        lambda step: _cancel(named("s", outline, 2), step).map(lambda left: (step, *left))  # type: ignore[arg-type]
-    )
-
-
-def _cancel(name: str, submit: Submit) -> Draws:
-    closing: SearchStrategy[Step] = st.builds(
-        Cancel,
-        name=st.just(name),
-        request=st.just(submit.name),
-        at=of(submit, LONG_TOKENS, early=True),
-        # What is not streamed has no token to wait for: it has begun for sure only a while after it was sent.
-        skew_ms=st.sampled_from((0, 0, *LADDER_MS) if submit.stream else (100, 100, 100, *LADDER_MS)),
-    )
-    timeout: SearchStrategy[Step] = st.builds(
-        Cancel,
-        name=st.just(name),
-        request=st.just(submit.name),
-        how=st.just("timeout"),
-        at=st.just(Sent(submit.name)),
-        skew_ms=st.sampled_from(CLIENT_TIMEOUTS_MS),
-    )
-    return st.sampled_from((closing, closing, closing, timeout)).flatmap(lambda strategy: strategy).map(lambda s: (s,))
 
 
 def bad_requests(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
@@ -188,13 +185,9 @@ def starts(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """A worker joins, in whichever slot is empty then."""
     if not outline.lost and not outline.with_state("empty"):
         return None
-    return st.builds(
-        StartWorker,
-        name=st.just(named("s", outline)),
-        slot=st.just(0),
-        at=moments(outline, LONG_TOKENS),
-        skew_ms=skews(()),
-    ).map(lambda step: (step,))
+    return st.tuples(moments(outline, LONG_TOKENS), skews(())).map(
+        lambda drawn: (StartWorker(name=named("s", outline), slot=0, at=drawn[0], skew_ms=drawn[1]),)
+    )
 
 
 def kills(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
@@ -269,27 +262,37 @@ KINDS: tuple[tuple[str, Kind], ...] = (
 )
 
 
+@st.composite
 def next_steps(
-    outline: Outline, mix: Mix, timeouts_ms: Sequence[int], room: int, own: Sequence[tuple[Kind, int]] = ()
-) -> Draws:
+    draw: st.DrawFn,
+    outline: Outline,
+    mix: Mix,
+    timeouts_ms: Sequence[int],
+    room: int,
+    own: Sequence[tuple[Kind, int]] = (),
+) -> tuple[Step, ...]:
     """What comes next, at most `room` steps, by the weights of the mix, bent so that the cluster is mostly alive.
 
     `own` are further kinds, with their weights.
     """
-    choices: list[Draws] = []
-    for weight_name, kind in KINDS:
-        weight = getattr(mix, weight_name)
-        if outline.alive < 2 and weight_name == "start_worker":
-            weight *= 4
-        if outline.alive > 1 and weight_name in ("kill_worker", "stop_worker"):
-            weight *= 2
-        strategy = kind(outline, timeouts_ms) if weight > 0 else None
+    kinds = [*((kind, _weight(name, outline, mix)) for name, kind in KINDS), *own]
+    choices = [kind for kind, weight in kinds for _ in range(weight)]
+    while True:
+        chosen = draw(st.sampled_from(choices))
+        strategy = chosen(outline, timeouts_ms)  # of one kind alone: strategies cost more to make than to draw from
         if strategy is not None:
-            choices.extend([strategy] * weight)
-    for kind, weight in own:
-        strategy = kind(outline, timeouts_ms)
-        choices.extend([strategy] * weight if strategy is not None else [])
-    return st.sampled_from(choices).flatmap(lambda strategy: strategy).map(lambda steps: steps[:room])
+            return draw(strategy)[:room]
+        choices = [kind for kind in choices if kind is not chosen]
+
+
+def _weight(name: str, outline: Outline, mix: Mix) -> int:
+    """The fewer workers are alive, the more are started; the last one is seldom hit."""
+    weight: int = getattr(mix, name)
+    if name == "start_worker":
+        return weight * (8, 6, 2, 1, 1)[min(4, outline.alive)]
+    if name in ("kill_worker", "stop_worker"):
+        return weight * (0, 1, 3, 6, 6)[min(4, outline.alive)] // 2
+    return weight
 
 
 def mixes() -> SearchStrategy[Mix]:

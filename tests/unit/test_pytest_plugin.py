@@ -158,7 +158,7 @@ def test_a_junit_report_has_seed_signatures_and_examples(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "env", "told"),
     [
-        ((), {}, "profile quick (20 examples of 30 steps)"),
+        ((), {}, "profile quick (60 examples of 30 steps)"),
         (("--ftmodel-profile=ci",), {}, "profile ci (10 examples of 20 steps)"),
         ((), {"HYPOTHESIS_PROFILE": "ci"}, "profile ci (10 examples of 20 steps)"),
         ((), {"HYPOTHESIS_PROFILE": "their-own"}, "profile quick"),

@@ -240,12 +240,12 @@ class Cluster:
         """The living frontends, by place."""
         return [self.gates[place] for place in sorted(self.gates) if self.gates[place].alive]
 
-    def holder(self, request_id: str) -> Incarnation | None:
-        """The living worker that began this request last."""
+    def holder(self, request_id: str, *, over: bool = False) -> Incarnation | None:
+        """The living worker that began this request last, and did not end it; of one that is over, the last alone."""
         self.poll_logs()
         for title in reversed(self.holders.get(request_id, [])):
             life = self.lives[title]
-            if life.alive and request_id in life.held:
+            if life.alive and (over or request_id in life.held):
                 return life
         return None
 

@@ -30,6 +30,20 @@ def is_free(port: int) -> bool:
     return True
 
 
+def claim(name: str) -> socket.socket | None:
+    """Take a name among all testers of this machine; None if it is taken. Close what is returned to give it back.
+
+    The name is an abstract socket's: it leaves no file, and goes with the process that holds it.
+    """
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        held.bind(f"\0ftmodel-{name}")
+    except OSError:
+        held.close()
+        return None
+    return held
+
+
 class Ports:
     """Gives out ports; none twice before it was given back, not even by another ftmodel on this machine."""
 
@@ -53,9 +67,9 @@ class Ports:
 
     def give_back(self, port: int) -> None:
         """The port is no longer used."""
-        claim = self._claims.pop(port, None)
-        if claim is not None:
-            claim.close()
+        held = self._claims.pop(port, None)
+        if held is not None:
+            held.close()
 
     def close(self) -> None:
         """Give everything back."""
@@ -63,20 +77,14 @@ class Ports:
             self.give_back(port)
 
     def _claim(self, port: int) -> bool:
-        """Take the name that stands for the port among all testers: a process listens on it only a while later.
-
-        The name is an abstract socket's: it leaves no file, and goes with the process that holds it.
-        """
+        """Take the name that stands for the port among all testers: a process listens on it only a while later."""
         if port in self._claims:
             return False
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            claim.bind(f"\0ftmodel-port-{port}")
-        except OSError:
-            claim.close()
+        held = claim(f"port-{port}")
+        if held is None:
             return False
         if not is_free(port):
-            claim.close()
+            held.close()
             return False
-        self._claims[port] = claim
+        self._claims[port] = held
         return True

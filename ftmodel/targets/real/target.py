@@ -226,6 +226,9 @@ class RealTarget:
         await self._anchor(step.at)
         if step.skew_ms:
             await asyncio.sleep(step.skew_ms / 1000)
+        worker = getattr(step, "worker", None)
+        if isinstance(worker, HolderOf | NotHolderOf):
+            await self._until_held(self._known(worker.request))
 
     def _engine_times(self, step: Step) -> bool:
         """True for what the engine itself can time: a kill, or a failure, at a token."""
@@ -264,6 +267,11 @@ class RealTarget:
         await asyncio.wait({request.sent})
         if request.sent.cancelled():
             raise VoidError(f"{request.name} was never sent")
+
+    async def _until_held(self, request: Request) -> None:
+        """Wait until some worker has begun the request: one that was just sent is nobody's yet."""
+        while request.open and not self._cluster.holders.get(request.id):
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def _known(self, name: str) -> Request:
         if name not in self._requests:
@@ -324,7 +332,8 @@ class RealTarget:
                     raise VoidError(f"slot {slot} has no living worker")
                 return life
             case HolderOf(name):
-                life = self._cluster.holder(self._known(name).id)
+                request = self._known(name)
+                life = self._cluster.holder(request.id, over=request.ended.is_set())
                 if life is None:
                     raise VoidError(f"no living worker serves {name}")
                 return life
