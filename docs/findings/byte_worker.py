@@ -4,12 +4,13 @@ Token ids 0 to 255 of the model directory are the bytes. The position in the tex
 last newline of the prompt, so a request that Dynamo moves here, sent as prompt plus what was generated so far, goes on
 where it was. `cluster.py` starts it:
 
-    python byte_worker.py MODEL_DIRECTORY TEXT DEATH_FILE
+    python byte_worker.py MODEL_DIRECTORY TEXT DEATH_FILE [finalise]
 
 If DEATH_FILE exists and holds "POSITION HOW", the first worker that comes to that position removes the file and obeys:
 before the token of that position, or after the last one, where the position is max_tokens. HOW is "die", to kill its
 own process group with SIGKILL; "return", to end the stream without a finish reason; or "cancelled", to end it with that
-finish reason. A prompt of more than CONTEXT tokens is refused with Dynamo's InvalidArgument.
+finish reason. A prompt of more than CONTEXT tokens is refused with Dynamo's InvalidArgument. After a drain the process
+leaves at once, or, with "finalise", as every Python program does.
 """
 
 from __future__ import annotations
@@ -110,5 +111,6 @@ async def main(model: str, text: str, death: str) -> None:
 
 if __name__ == "__main__":
     configure_dynamo_logging()
-    asyncio.run(main(*sys.argv[1:]))
-    os._exit(0)  # threads of the runtime may still hold Python objects
+    asyncio.run(main(*sys.argv[1:4]))
+    if sys.argv[4:] != ["finalise"]:
+        os._exit(0)  # threads of the runtime may still hold Python objects

@@ -185,9 +185,11 @@ class Cluster:
         speedup: float = 1.0,
         engine: Literal["mocker", "bytes"] = "mocker",
         text: str = "",
+        *,
+        finalise: bool = False,
     ) -> None:
         self.count, self.limit, self.speedup = workers, migration_limit, speedup
-        self.engine, self.text = engine, text
+        self.engine, self.text, self.finalise = engine, text, finalise
         self.processes: dict[str, subprocess.Popen] = {}
         self.ports: dict[str, int] = {}
 
@@ -220,7 +222,8 @@ class Cluster:
         """Start a worker."""
         model = str(self.folder / "model")
         if self.engine == "bytes":
-            self._start(title, str(BYTE_WORKER), model, self.text, str(self.folder / "death"))
+            leaves = ["finalise"] if self.finalise else []
+            self._start(title, str(BYTE_WORKER), model, self.text, str(self.folder / "death"), *leaves)
         else:
             self._start(title, "-m", "dynamo.mocker", "--model-path", model, "--model-name", "tiny",
                         "--speedup-ratio", str(self.speedup))  # fmt: skip
