@@ -61,6 +61,8 @@ class Promise:
     """An attempt on a worker that does not answer lasts so long; 0: not known."""
     frontend_drain_s: float = 0.0
     """What a frontend that was asked to stop has admitted may go on so long; 0: not known."""
+    outage_s: float = 0.0
+    """An outage of the control plane that is surely shorter ends no process; 0: it is no service that can fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,7 @@ class Started:
 
     at: Interval
     title: str
-    role: Literal["frontend", "worker"]
+    role: Literal["frontend", "worker", "service"]
     slot: int
     pid: int
     port: int = 0
@@ -178,12 +180,18 @@ class Exited:
     kind: Literal["exited"] = "exited"
 
 
+Fault = Literal[
+    "kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend",
+    "kill-etcd", "stop-etcd", "freeze-etcd", "thaw-etcd", "kill-nats", "stop-nats", "freeze-nats", "thaw-nats",
+]  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultMade:
     """A fault hit an incarnation. Verified: the process was seen gone, or stopped, or going on, after it."""
 
     at: Interval
-    fault: Literal["kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend"]
+    fault: Fault
     title: str
     step: str
     verified: bool
@@ -204,7 +212,10 @@ class EngineErred:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a process says of its own health: the statuses of its two endpoints; 0 where it did not answer."""
+    """What a process says of its own health: the statuses of its two endpoints; 0 where it did not answer.
+
+    Of a service: 200 on both, once, when it serves.
+    """
 
     at: Interval
     title: str

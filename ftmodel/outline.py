@@ -16,7 +16,9 @@ from ftmodel.steps import (
     Heal,
     KillFrontend,
     KillWorker,
+    OnService,
     Patience,
+    ServiceName,
     Settle,
     Slot,
     SlowReader,
@@ -44,6 +46,8 @@ class Outline:
     gates: dict[int, bool] = field(default_factory=dict)
     """Of each frontend, whether it is up."""
     slots: dict[int, SlotState] = field(default_factory=dict)
+    services: dict[ServiceName, SlotState] = field(default_factory=lambda: {"etcd": "up", "nats": "up"})
+    """Of each service that a cluster may stand on, whether it is up."""
     lost: int = 0
     """Workers that were hit through a request: some slot is empty or frozen, nobody knows which."""
     open: dict[str, Submit] = field(default_factory=dict)
@@ -107,6 +111,9 @@ class Outline:
                 self.gates[step.frontend] = False
             case StartFrontend():
                 self.gates[step.frontend] = True
+            case OnService():
+                after: dict[str, SlotState] = {"kill": "empty", "stop": "empty", "freeze": "frozen"}
+                self.services[step.service] = after.get(step.deed, "up")
             case _:
                 pass
 
@@ -128,6 +135,7 @@ class Outline:
     def _heal(self) -> None:
         self.lost = 0
         self.gates = dict.fromkeys(self.gates, True)
+        self.services = dict.fromkeys(self.services, "up")
         for slot, state in self.slots.items():
             if slot <= self.workers or state == "frozen":
                 self.slots[slot] = "up"

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from ftmodel import engines, systems
+from ftmodel import engines, services, systems
 from ftmodel.bounds import Bounds
 from ftmodel.engines.model import make_model
 from ftmodel.errors import HarnessError, TopologyError
@@ -102,6 +102,7 @@ class Session:
         self._close()
 
     def _open(self) -> None:
+        programs = services.located(self.topologies, self.python)
         preload = dict.fromkeys(
             module
             for topology in self.topologies
@@ -140,6 +141,7 @@ class Session:
             ports=self.ports,
             model=make_model(self.scratch / "model"),
             cold_start=self.cold_start,
+            programs=programs,
         )
 
     def _bereaved(self) -> None:
@@ -209,6 +211,7 @@ class Session:
                 serves_on_s=promises.grace_s.value,
                 frontend_drain_s=promises.frontend_drain_s.value,
                 request_timeout_s=promises.request_timeout_s.value,
+                outage_s=promises.outage_s.value,
             ),
             bounds=Bounds(lease_s=promises.lease_s.value),
             patience=plan.patience,

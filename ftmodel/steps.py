@@ -7,7 +7,7 @@ history says to what. Any subsequence of a plan is a plan: a step whose subject 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 FORMAT: Final = 1
 """Version of the plan file. Raised when a file of the older form can no longer be read as it is."""
@@ -207,6 +207,41 @@ class StartFrontend:
     kind: Literal["start-frontend"] = "start-frontend"
 
 
+ServiceName = Literal["etcd", "nats"]
+ServiceKind = Literal[
+    "kill-etcd", "stop-etcd", "freeze-etcd", "thaw-etcd", "start-etcd",
+    "kill-nats", "stop-nats", "freeze-nats", "thaw-nats", "start-nats",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnService:
+    """Kill, stop, freeze, thaw or start a service that the cluster stands on; started, it has its port and data again.
+
+    Void in a cluster that has no such service.
+    """
+
+    name: str
+    kind: ServiceKind
+    at: Anchor = Now()
+    skew_ms: int = 0
+
+    @property
+    def deed(self) -> str:
+        """What is done: kill, stop, freeze, thaw or start."""
+        return self.kind.partition("-")[0]
+
+    @property
+    def service(self) -> ServiceName:
+        """What it is done to."""
+        return service_of(self.kind)
+
+
+def service_of(kind: ServiceKind) -> ServiceName:
+    """The service that a kind of step concerns."""
+    return "etcd" if kind.endswith("etcd") else "nats"
+
+
 EngineFault = Literal["error", "cancelled", "no-finish", "stall"]
 
 
@@ -320,7 +355,7 @@ class Heal:
 
 Step = (
     StartWorker | KillWorker | StopWorker | FreezeWorker | ThawWorker | KillFrontend | StopFrontend | StartFrontend
-    | EngineError | Submit | BadRequest | Cancel | SlowReader | Settle | Heal
+    | OnService | EngineError | Submit | BadRequest | Cancel | SlowReader | Settle | Heal
 )  # fmt: skip
 OnWorker = KillWorker | StopWorker | FreezeWorker | ThawWorker
 
@@ -330,12 +365,26 @@ KINDS: Final[dict[str, type[Step]]] = {
         StartWorker, KillWorker, StopWorker, FreezeWorker, ThawWorker, KillFrontend, StopFrontend, StartFrontend,
         EngineError, Submit, BadRequest, Cancel, SlowReader, Settle, Heal,
     )
-}  # fmt: skip
+} | dict.fromkeys(get_args(ServiceKind), OnService)  # fmt: skip
 """Every kind of step by its id, as plans, histories and `ftmodel list steps` name it."""
 
 FAULTS: Final = (
     "kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend", "engine-error",
+    *(kind for kind in get_args(ServiceKind) if not kind.startswith("start")),
 )  # fmt: skip
+
+
+def about(kind: str) -> str:
+    """What a kind of step is, in a sentence or two."""
+    cls = KINDS[kind]
+    if cls is not OnService:
+        return (cls.__doc__ or "").split("\n\n")[0]
+    deed, _, service = kind.partition("-")
+    told = {
+        "kill": "SIGKILL the cluster's {}.", "stop": "SIGTERM the cluster's {}.", "freeze": "SIGSTOP the cluster's {}.",
+        "thaw": "SIGCONT the cluster's {}.", "start": "Start the cluster's {} again: on its port, with its data.",
+    }  # fmt: skip
+    return told[deed].format({"etcd": "etcd", "nats": "NATS"}[service])
 
 
 # --- plans ------------------------------------------------------------------------------------------------------
@@ -368,6 +417,8 @@ class Mix:
     """A worker that drains gets a second SIGTERM, or SIGKILL."""
     roll: int = 0
     """Every worker is replaced, one by one or all at once."""
+    service: int = 0
+    """A service that the cluster stands on is killed, stopped or frozen for a while; void where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,8 +448,11 @@ def _deed(step: Step) -> str:
         case StartWorker() | StartFrontend() | KillFrontend() | StopFrontend():
             return _of_place(step)
         case KillWorker() | StopWorker() | FreezeWorker() | ThawWorker():
-            verb, signal = _ON_WORKER[step.kind]
-            return f"{verb} {_whom(step.worker)} ({signal})"
+            verb = step.kind.partition("-")[0]
+            return f"{verb} {_whom(step.worker)} ({_SIGNALS[verb]})"
+        case OnService():
+            signal = _SIGNALS.get(step.deed)
+            return f"{step.deed} {step.service}{f' ({signal})' if signal else ''}"
         case EngineError():
             return f"have the engine fail {step.request} ({step.how})"
         case Submit():
@@ -416,12 +470,7 @@ def _deed(step: Step) -> str:
             return step.kind
 
 
-_ON_WORKER: Final = {
-    "kill-worker": ("kill", "SIGKILL"),
-    "stop-worker": ("stop", "SIGTERM"),
-    "freeze-worker": ("freeze", "SIGSTOP"),
-    "thaw-worker": ("thaw", "SIGCONT"),
-}
+_SIGNALS: Final = {"kill": "SIGKILL", "stop": "SIGTERM", "freeze": "SIGSTOP", "thaw": "SIGCONT"}
 
 
 def _of_place(step: StartWorker | StartFrontend | KillFrontend | StopFrontend) -> str:

@@ -19,6 +19,14 @@ PRESETS: Final = Path(__file__).parent / "topologies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """What the processes of one role get besides what ftmodel gives them."""
+
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
     """A cluster's shape. Workers and migration limit are free: a plan draws them from what is listed here."""
 
@@ -27,9 +35,11 @@ class Topology:
     target: Literal["real"] = "real"
     system: str
     engine: str
-    discovery: Literal["file"] = "file"
-    request_plane: Literal["tcp"] = "tcp"
-    router_mode: Literal["round-robin", "random"] = "round-robin"
+    discovery: Literal["file", "etcd"] = "file"
+    request_plane: Literal["tcp", "nats"] = "tcp"
+    event_plane: Literal["zmq", "nats"] = "zmq"
+    """Where it is left out: that of the requests, if those go over NATS."""
+    router_mode: Literal["round-robin", "random", "kv", "least-loaded", "power-of-two"] = "round-robin"
     workers: Annotated[tuple[Annotated[int, Field(ge=1, le=SLOTS)], ...], Field(min_length=1)] = (1, 2, 3, 4)
     frontends: Annotated[tuple[Annotated[int, Field(ge=1, le=FRONTENDS)], ...], Field(min_length=1)] = (1,)
     migration_limits: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 3, 10)
@@ -45,6 +55,10 @@ class Topology:
     """The first worker's port; the others' follow it."""
     options: Mapping[str, float | str] = field(default_factory=dict)
     """Settings of the engine, e.g. pace_ms; `ftmodel list topologies` shows those of a preset."""
+    frontend: Component = field(default_factory=Component)
+    """Further arguments and environment of the frontends."""
+    worker: Component = field(default_factory=Component)
+    """The same of the workers."""
 
 
 _ADAPTER: Final[TypeAdapter[Topology]] = TypeAdapter(Topology)
@@ -70,20 +84,47 @@ def find(name: str) -> Topology:
     return _checked(path, raw)
 
 
+TABLES: Final = ("frontend", "worker")
+"""Keys that are tables of a `Component`."""
+
+
 def dump(topology: Topology) -> str:
     """The topology as the text of a TOML file that `find` reads. None leaves a key out."""
-    plain = {name: getattr(topology, name) for name in Topology.__dataclass_fields__ if name != "options"}
-    # JSON's strings, numbers and lists are TOML's too.
-    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items() if value is not None]
-    lines += ["", "[options]", *(f"{name} = {json.dumps(value)}" for name, value in topology.options.items())]
+    tables = ("options", *TABLES)
+    plain = {name: getattr(topology, name) for name in Topology.__dataclass_fields__ if name not in tables}
+    lines = _lines({name: value for name, value in plain.items() if value is not None})
+    lines += ["", "[options]", *_lines(topology.options)]
+    for name in TABLES:
+        component: Component = getattr(topology, name)
+        if component.args:
+            lines += ["", f"[{name}]", *_lines({"args": component.args})]
+        if component.env:
+            lines += ["", f"[{name}.env]", *_lines(component.env)]
     return "\n".join(lines) + "\n"
 
 
-def _checked(path: Path, raw: dict[str, Any]) -> Topology:
+def _lines(table: Mapping[str, object]) -> list[str]:
+    """JSON's strings, numbers and lists are TOML's too, and so is a JSON string as a key."""
+    bare = str.isidentifier
+    return [f"{name if bare(name) else json.dumps(name)} = {json.dumps(value)}" for name, value in table.items()]
+
+
+def _check_keys(path: Path, raw: dict[str, Any]) -> None:
     known = Topology.__dataclass_fields__
     for key in raw:
         if key not in known:
             raise TopologyError(f"{path}: key {key}: unknown, expected one of {', '.join(known)}")
+    for table in TABLES:
+        parts = Component.__dataclass_fields__
+        for key in raw[table] if isinstance(raw.get(table), dict) else ():
+            if key not in parts:
+                raise TopologyError(f"{path}: key {table}.{key}: unknown, expected one of {', '.join(parts)}")
+
+
+def _checked(path: Path, raw: dict[str, Any]) -> Topology:
+    _check_keys(path, raw)
+    if raw.get("request_plane") == "nats":
+        raw = {"event_plane": "nats", **raw}
     try:
         topology = _ADAPTER.validate_python({"name": path.stem, "about": "", **raw})
     except ValidationError as error:
@@ -91,7 +132,7 @@ def _checked(path: Path, raw: dict[str, Any]) -> Topology:
         key = ".".join(str(part) for part in first["loc"])
         raise TopologyError(f"{path}: key {key}: got {first['input']!r}, expected: {first['msg']}") from None
     try:
-        systems.find(topology.system)
+        system = systems.find(topology.system)
         engine = engines.find(topology.engine)
     except TopologyError as error:
         raise TopologyError(f"{path}: key {error}") from None
@@ -105,4 +146,7 @@ def _checked(path: Path, raw: dict[str, Any]) -> Topology:
         if isinstance(value, str) != isinstance(engine.options[key], str) or (choices and value not in choices):
             expected = f"one of {', '.join(choices)}" if choices else f"{type(engine.options[key]).__name__}"
             raise TopologyError(f"{path}: key options.{key}: got {value!r}, expected {expected}")
+    impossible = system.refuses(topology)
+    if impossible:
+        raise TopologyError(f"{path}: key {impossible}")
     return topology

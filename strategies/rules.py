@@ -38,6 +38,7 @@ from ftmodel.steps import (
 )
 
 from .moments import RECENT, after, hits, moments, named, of, skews
+from .outages import outages
 from .races import drains, gates, races, restarts, rolls, storms
 
 Draws = SearchStrategy[tuple[Step, ...]]
@@ -237,7 +238,7 @@ def settles(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
 def heals(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """Undo the faults."""
     hurt = outline.lost or "frozen" in outline.slots.values() or outline.alive < outline.workers
-    hurt = hurt or not all(outline.gates.values())
+    hurt = hurt or not all(outline.gates.values()) or set(outline.services.values()) != {"up"}
     return st.just((Heal(name=named("s", outline)),)) if hurt else None
 
 
@@ -259,6 +260,7 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ("restart", restarts),
     ("drain", drains),
     ("roll", rolls),
+    ("service", outages),
 )
 
 
@@ -306,6 +308,20 @@ def mixes() -> SearchStrategy[Mix]:
     doors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=2, frontend=2, slow_reader=1, **calm)
     crowds = Mix(submit=4, cancel=3, start_worker=3, kill_worker=2, storm=2, roll=1, restart=1, **calm)
     errors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=3, engine_error=3, bad_request=1, **calm)
+    blackouts = Mix(submit=6, cancel=4, start_worker=2, kill_worker=2, service=3, **calm)
     plain = Mix(start_worker=0, kill_worker=0, stop_worker=0, cancel=0, settle=1)
-    faulty = (both, both, kills_most, cancels_most, drains_most, crowds, doors, errors, kills_most, both, freezing)
+    faulty = (
+        both,
+        both,
+        kills_most,
+        cancels_most,
+        drains_most,
+        crowds,
+        doors,
+        errors,
+        kills_most,
+        both,
+        freezing,
+        blackouts,
+    )
     return st.sampled_from((plain, *faulty, *faulty, *faulty))

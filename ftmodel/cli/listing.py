@@ -11,7 +11,7 @@ from ftmodel.errors import UsageError
 from ftmodel.invariants import INVARIANTS
 from ftmodel.invariants.situations import SITUATIONS
 from ftmodel.profiles import PROFILES
-from ftmodel.steps import KINDS
+from ftmodel.steps import KINDS, about
 
 WHAT = ("invariants", "steps", "topologies", "profiles", "situations")
 
@@ -25,7 +25,7 @@ def rows(what: str) -> list[dict[str, Any]]:
                 for cls in INVARIANTS
             ]
         case "steps":
-            return [{"kind": kind, "about": (cls.__doc__ or "").split("\n\n")[0]} for kind, cls in KINDS.items()]
+            return [{"kind": kind, "about": about(kind)} for kind in KINDS]
         case "topologies":
             return [{"name": name, "about": topology.find(name).about} for name in topology.presets()]
         case "profiles":

@@ -10,11 +10,12 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
 
 from ftmodel.errors import TopologyError
+from ftmodel.steps import ServiceName
 
 if TYPE_CHECKING:
     from ftmodel.engines import Engine
@@ -78,6 +79,8 @@ class Promises:
     """How a stream that cannot be finished ends, in order."""
     lease_s: Promised[float]
     """The lease of the discovery in use."""
+    outage_s: Promised[float]
+    """An outage of the control plane that is surely shorter ends no process; 0: there is no service that can fail."""
     request_timeout_s: Promised[float]
     """An attempt on a worker that does not answer lasts so long."""
     grace_s: Promised[float]
@@ -143,6 +146,8 @@ class Place:
     system_port: int
     plane_port: int = 0
     """A worker's on the request plane, where the system lets it be chosen."""
+    services: Mapping[ServiceName, int] = field(default_factory=dict)
+    """The ports of the services that the cluster stands on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +173,8 @@ class System:
     dialects: tuple[Dialect, ...]
     launch: Callable[[Role, Topology, Engine, Place, int, tuple[int, int]], Command]
     """(role, topology, engine, place, migration limit, release) -> how to start a process of that role."""
+    refuses: Callable[[Topology], str]
+    """Why a topology is impossible, beginning with the key; empty if it is not."""
     preload: Callable[[Topology, Engine], tuple[str, ...]]
     """Modules that are imported once, before forking."""
     preload_env: Mapping[str, str]

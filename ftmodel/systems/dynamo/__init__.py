@@ -7,7 +7,7 @@ from typing import Final
 
 from ftmodel.systems import System
 from ftmodel.systems.dynamo.dialect import DIALECTS
-from ftmodel.systems.dynamo.launch import PRELOAD_ENV, launch, preload
+from ftmodel.systems.dynamo.launch import PRELOAD_ENV, launch, preload, refuses
 from ftmodel.systems.dynamo.promises import promises
 
 ENDPOINT: Final = "generate"
@@ -34,6 +34,7 @@ SYSTEM = System(
     promises=promises,
     dialects=DIALECTS,
     launch=launch,
+    refuses=refuses,
     preload=preload,
     preload_env=PRELOAD_ENV,
     instances=instances,

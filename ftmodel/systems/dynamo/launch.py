@@ -1,4 +1,4 @@
-"""How Dynamo's processes are started on this machine alone: loopback addresses, files for discovery, no downloads."""
+"""How Dynamo's processes are started on this machine alone: loopback addresses, services of their own, no downloads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ftmodel.engines import Engine
 from ftmodel.systems import Command, Place, Role
+from ftmodel.systems.dynamo.promises import ETCD_LEASE_S
 
 if TYPE_CHECKING:
     from ftmodel.topology import Topology
@@ -35,6 +36,33 @@ def preload(topology: Topology, engine: Engine) -> tuple[str, ...]:
     return (_FRONTEND, engine.module)
 
 
+_OF_KEYS: Final[Mapping[str, str]] = {
+    "--router-mode": "router_mode", "--http-port": "http_port", "--migration-max-seq-len": "migration_max_length",
+    "--migration-limit": "migration_limits", "--active-decode-blocks-threshold": "busy_blocks_share",
+    "--discovery-backend": "discovery", "--request-plane": "request_plane", "--event-plane": "event_plane",
+    "--model-name": "model", "--num-gpu-blocks-override": "options.blocks", "--speedup-ratio": "options.speedup",
+    "DYN_DISCOVERY_BACKEND": "discovery", "DYN_REQUEST_PLANE": "request_plane", "DYN_EVENT_PLANE": "event_plane",
+    "DYN_ROUTER_MODE": "router_mode", "DYN_MIGRATION_LIMIT": "migration_limits", "DYN_HTTP_PORT": "http_port",
+    "DYN_SYSTEM_PORT": "system_port",
+}  # fmt: skip
+"""Arguments and variables that keys of a topology govern."""
+_OURS: Final = ("ETCD_ENDPOINTS", "NATS_SERVER", "ETCD_LEASE_TTL", "DYN_FILE_KV", "DYN_TCP_RPC_PORT", "--http-host")
+"""Those that tell a process where its own cluster is."""
+
+
+def refuses(topology: Topology) -> str:
+    """Why this topology is impossible, beginning with the key; empty if it is not."""
+    for table, component in (("frontend", topology.frontend), ("worker", topology.worker)):
+        named = [(f"{table}.args", arg.partition("=")[0]) for arg in component.args]
+        named += [(f"{table}.env.{name}", name) for name in component.env]
+        for key, name in named:
+            if name in _OF_KEYS:
+                return f"{key}: {name} is what key {_OF_KEYS[name]} sets, expected it there"
+            if name in _OURS:
+                return f"{key}: {name} is each cluster's own, expected it to be left out"
+    return ""
+
+
 def launch(
     role: Role, topology: Topology, engine: Engine, place: Place, migration_limit: int, release: tuple[int, int]
 ) -> Command:
@@ -49,7 +77,7 @@ def launch(
             argv += ("--migration-max-seq-len", str(topology.migration_max_length))
         if topology.busy_blocks_share is not None:
             argv += ("--active-decode-blocks-threshold", str(topology.busy_blocks_share))
-        return Command(module=_FRONTEND, argv=argv, env=env)
+        return Command(module=_FRONTEND, argv=(*argv, *topology.frontend.args), env={**env, **topology.frontend.env})
     filled = {
         "model": str(place.model),
         "name": topology.model,
@@ -59,7 +87,8 @@ def launch(
     }
     env["DYN_SYSTEM_PORT"] = str(place.system_port)
     env["DYN_TCP_RPC_PORT"] = str(place.plane_port)
-    return Command(module=engine.module, argv=tuple(part.format(**filled) for part in engine.arguments), env=env)
+    argv = tuple(part.format(**filled) for part in engine.arguments)
+    return Command(module=engine.module, argv=(*argv, *topology.worker.args), env={**env, **topology.worker.env})
 
 
 def _written(value: float | str) -> str:
@@ -79,4 +108,18 @@ def _environment(topology: Topology, place: Place, release: tuple[int, int]) -> 
         "DYN_SYSTEM_USE_ENDPOINT_HEALTH_STATUS": '["generate"]',
         # Its requests would be counted among those of the clients.
         "DYN_HEALTH_CHECK_ENABLED": "false",
+        "DYN_EVENT_PLANE": topology.event_plane,
+        "DYN_EVENT_PLANE_HOST": "127.0.0.1",
+        **_services(place),
     }
+
+
+def _services(place: Place) -> dict[str, str]:
+    """Where the cluster's services are. A variable that is set where none is meant is waited for."""
+    env = {}
+    if "etcd" in place.services:
+        env["ETCD_ENDPOINTS"] = f"http://127.0.0.1:{place.services['etcd']}"
+        env["ETCD_LEASE_TTL"] = str(ETCD_LEASE_S)
+    if "nats" in place.services:
+        env["NATS_SERVER"] = f"nats://127.0.0.1:{place.services['nats']}"
+    return env

@@ -1,4 +1,4 @@
-"""The processes of one example: a frontend and the workers in their slots, their readiness, lists, logs and metrics."""
+"""The processes of one example: services, frontends and the workers in their slots, their lists, logs and metrics."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import httpx
 
 from ftmodel.engines import Engine
 from ftmodel.errors import HarnessError
 from ftmodel.history import Event, Exited, Identified, Interval, LeftOver, Listed, LogLine, Sample, Started, Told
+from ftmodel.services import needed
+from ftmodel.steps import ServiceName
 from ftmodel.systems import Command, MetricRow, Pattern, Place, Role, System
 from ftmodel.targets.real import metrics
+from ftmodel.targets.real.backing import Backing
 from ftmodel.targets.real.clock import Clock
 from ftmodel.targets.real.logs import LogFile
 from ftmodel.targets.real.ports import NO_TLS, Ports
 from ftmodel.targets.real.processes import Launch, Process, ProcessGoneError, Warden
-from ftmodel.topology import Topology
+from ftmodel.topology import Component, Topology
 
 BOOT_BOUND_S: Final = 30.0
 """From the start of a process to its readiness, for a forked one; a cold start of a large engine takes longer."""
@@ -44,7 +47,7 @@ class Incarnation:
     """One life of a process."""
 
     title: str
-    role: Role
+    role: Role | Literal["service"]
     slot: int
     process: Process
     port: int
@@ -89,6 +92,8 @@ class Ground:
     ports: Ports
     model: Path
     cold_start: bool = False
+    programs: dict[ServiceName, Path] = field(default_factory=dict)
+    """Of the services that the examples' clusters stand on."""
 
 
 class Cluster:
@@ -125,6 +130,9 @@ class Cluster:
         """The latest incarnation of each slot of a worker."""
         self.gates: dict[int, Incarnation] = {}
         """The latest incarnation of each frontend."""
+        self.services: dict[ServiceName, Incarnation] = {}
+        """The latest incarnation of each service."""
+        self.backing = Backing(needed(topology), ground.programs, ground.ports, folder)
         self.holders: dict[str, list[str]] = {}
         """Titles of the incarnations that began a request id, in order."""
         self.last_words: dict[str, list[LogLine]] = {}
@@ -144,10 +152,11 @@ class Cluster:
     # -- start
 
     async def start(self) -> None:
-        """Start the frontend and the workers, and follow their logs and lists. Raises HarnessError."""
+        """Start services, then frontends and workers, and follow their logs and lists. Raises HarnessError."""
         for name in ("kv", "home", "tmp", "armed"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
+        await asyncio.gather(*(self.start_service(name) for name in self.backing.services))
         first = [self._spawn("frontend", place) for place in range(1, self.frontends + 1)]
         first += [self._spawn("worker", slot) for slot in range(1, self.workers + 1)]
         await asyncio.gather(*first)
@@ -169,6 +178,30 @@ class Cluster:
         """Start a frontend in the place of one that has ended; it is not ready yet. Raises HarnessError."""
         return await self._spawn("frontend", place)
 
+    async def start_service(self, name: ServiceName) -> Incarnation:
+        """Start a service, the first time or again, and wait until it serves. Raises HarnessError."""
+        lives = sum(life.title.partition("-")[0] == name for life in self.lives.values())
+        title = name if lives == 0 else f"{name}-{lives + 1}"
+        log = self.logs / f"{title}.log"
+        env = {kept: os.environ[kept] for kept in KEPT if kept in os.environ}
+        env |= {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp")}
+        env["FTMODEL_STORE"] = str(self.logs.absolute())
+        before_s = self.clock.now()
+        process = await self.ground.warden.spawn(
+            Launch(title=title, how="exec", argv=self.backing.command(name), env=env, cwd=self.folder, log=log)
+        )
+        life = Incarnation(
+            title=title, role="service", slot=0, process=process, port=self.backing.ports[name],
+            log=LogFile(log, title, (), self.clock), rows=(),
+        )  # fmt: skip
+        self.lives[title] = self.services[name] = life
+        at = self.clock.since(before_s)
+        self.push(Started(at=at, title=title, role="service", slot=0, pid=process.pid, port=life.port))
+        self._watching.append(asyncio.create_task(self._await_exit(life)))
+        await self.backing.until_serving(name, process, log)
+        self.push(Told(at=self.clock.since(before_s), title=title, health=200, live=200))
+        return life
+
     async def _spawn(self, role: Role, slot: int, *, plane_port: int = 0) -> Incarnation:
         title = self._title(role, slot)
         wanted = self.topology.http_port if role == "frontend" else self.topology.system_port
@@ -177,7 +210,7 @@ class Cluster:
             plane_port = self.ground.ports.take(plane_port or None)
         place = Place(
             python=self.ground.python, scratch=self.folder, model=self.ground.model, http_port=port, system_port=port,
-            plane_port=plane_port,
+            plane_port=plane_port, services=self.backing.ports,
         )  # fmt: skip
         command = self.system.launch(role, self.topology, self.engine, place, self.migration_limit, self.ground.release)
         before_s = self.clock.now()
@@ -210,7 +243,8 @@ class Cluster:
         env["FTMODEL_STORE"] = str(self.logs.absolute())
         shown = f"ftmodel {self.folder.name} {title}"
         log = self.logs / f"{title}.log"
-        if not self.ground.cold_start:
+        role: Component = getattr(self.topology, "frontend" if title.startswith("frontend") else "worker")
+        if not self.ground.cold_start and not role.env:  # some of the environment is read when modules are imported
             return Launch(
                 title=shown, how="fork", module=command.module, function=command.function, argv=command.argv,
                 env=env, cwd=self.folder, log=log,
@@ -235,6 +269,10 @@ class Cluster:
     def workers_alive(self) -> Iterator[Incarnation]:
         """The living workers, by slot."""
         return (self.slots[slot] for slot in sorted(self.slots) if self.slots[slot].alive)
+
+    def _answering(self) -> Iterator[Incarnation]:
+        """The living, unfrozen frontends and workers."""
+        return (life for life in self.lives.values() if life.alive and not life.frozen and life.role != "service")
 
     def frontends_alive(self) -> list[Incarnation]:
         """The living frontends, by place."""
@@ -333,7 +371,7 @@ class Cluster:
 
     async def sample(self) -> dict[str, dict[str, float]]:
         """Read the metrics of every living, unfrozen process, push them, and return them by title."""
-        asked = [life for life in self.lives.values() if life.alive and not life.frozen]
+        asked = list(self._answering())
         found = await asyncio.gather(*(self._sample(life) for life in asked))
         return {life.title: values for life, values in zip(asked, found, strict=True) if values is not None}
 
@@ -363,7 +401,7 @@ class Cluster:
 
     async def ask_health(self) -> None:
         """Ask every living, unfrozen process that has answered before for its health, and push what it says."""
-        asked = [life for life in self.lives.values() if life.alive and not life.frozen]
+        asked = list(self._answering())
         await asyncio.gather(*(self.ask_health_of(life) for life in asked))
 
     async def ask_health_of(self, life: Incarnation) -> None:
@@ -401,6 +439,7 @@ class Cluster:
                     await self.kill(life)
             self.ground.ports.give_back(life.port)
             self.ground.ports.give_back(life.plane_port)
+        self.backing.close()
         self.poll_logs()
         await self.client.aclose()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)

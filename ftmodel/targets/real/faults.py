@@ -44,7 +44,7 @@ class Faults:
         async with life.busy:
             life.hit = True
             at = await self._cluster.kill(life)
-            self._tell(f"kill-{life.role}", step, life, at, verified=not life.alive)
+            self._tell(f"kill-{_what(life)}", step, life, at, verified=not life.alive)
         return life.title
 
     async def stop(self, step: str, life: Incarnation) -> str:
@@ -60,31 +60,31 @@ class Faults:
                     while life.alive and _is_pending(life.process.pid, signal.SIGTERM):
                         await asyncio.sleep(LOOK_EVERY_S)
                     verified = True
-            self._tell(f"stop-{life.role}", step, life, at, verified=verified)
+            self._tell(f"stop-{_what(life)}", step, life, at, verified=verified)
             if life.role == "frontend":  # what it says of itself in its drain, which may be short
                 await self._cluster.ask_health_of(life)
         return life.title
 
     async def freeze(self, step: str, life: Incarnation) -> str:
-        """SIGSTOP the worker's process group; verified by the state of its threads."""
+        """SIGSTOP the process group; verified by the state of its threads."""
         async with life.busy:
             if life.frozen:
                 raise VoidError(f"{life.title} is frozen already")
             life.hit = life.frozen = True
             at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGSTOP))
             stopped = await self._warden.stops(life.process)
-            self._tell("freeze-worker", step, life, at, verified=stopped or not life.alive)
+            self._tell(f"freeze-{_what(life)}", step, life, at, verified=stopped or not life.alive)
         return life.title
 
     async def thaw(self, step: str, life: Incarnation) -> str:
-        """SIGCONT the worker's process group; verified likewise."""
+        """SIGCONT the process group; verified likewise."""
         async with life.busy:
             if not life.frozen:
                 raise VoidError(f"{life.title} is not frozen")
             at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGCONT))
             life.frozen = False
             goes_on = await self._warden.stops(life.process, stopped=False)
-            self._tell("thaw-worker", step, life, at, verified=goes_on or not life.alive)
+            self._tell(f"thaw-{_what(life)}", step, life, at, verified=goes_on or not life.alive)
         return life.title
 
     # -- death at a token
@@ -156,6 +156,11 @@ class Faults:
     def _tell(self, fault: str, step: str, life: Incarnation, at: Interval, *, verified: bool) -> None:
         self.last_s = self._clock.now()
         self._push(FaultMade(at=at, fault=fault, title=life.title, step=step, verified=verified))  # type: ignore[arg-type]
+
+
+def _what(life: Incarnation) -> str:
+    """What a fault on it is named after: its role, or the service that it is."""
+    return life.title.partition("-")[0] if life.role == "service" else life.role
 
 
 def _is_pending(pid: int, signum: int) -> bool:

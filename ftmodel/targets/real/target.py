@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +28,10 @@ from ftmodel.steps import (
     KillWorker,
     NotHolderOf,
     Now,
+    OnService,
     Plan,
     Sent,
+    ServiceName,
     Settle,
     Slot,
     SlowReader,
@@ -101,9 +103,13 @@ class RealTarget:
         """Of each step that is armed or under way."""
         self._waiting: set[str] = set()
         """Steps whose moment has not come."""
-        self._starting: set[tuple[str, int]] = set()
+        self._starting: set[tuple[str, int | str]] = set()
+        self._sleeping: set[str] = set()
+        """Of those, steps on services whose anchor has come and whose skew runs: how long an outage lasts is drawn."""
         self._victims: dict[str, Incarnation] = {}
         """Of each step that was done to a process: which."""
+        self._back_s = 0.0
+        """When a service was last started again."""
         self._failure: HarnessError | None = None
 
     # -- the verbs
@@ -225,7 +231,9 @@ class RealTarget:
             return
         await self._anchor(step.at)
         if step.skew_ms:
+            self._sleeping |= {step.name} if isinstance(step, OnService) else set()
             await asyncio.sleep(step.skew_ms / 1000)
+            self._sleeping.discard(step.name)
         worker = getattr(step, "worker", None)
         if isinstance(worker, HolderOf | NotHolderOf):
             await self._until_held(self._known(worker.request))
@@ -288,10 +296,24 @@ class RealTarget:
                 return self._pause(step)
             case EngineError():
                 return self._faults.erred_at_token(step.name, self._known(step.request), step.how)
+            case Settle():
+                return self._settle(step)
+            case Heal():
+                return self._heal()
+            case _:
+                return self._do_to_process(step)
+
+    def _do_to_process(self, step: Step) -> Awaitable[str]:
+        match step:
             case StartWorker():
                 return self._start_worker(step.slot, again=step.port == "predecessor")
             case StartFrontend():
                 return self._start_frontend(step.frontend)
+            case OnService(deed="start"):
+                return self._start_service(step.service)
+            case OnService():
+                life = self._victims[step.name] = self._service(step.service)
+                return self._made(step, life)
             case KillWorker() if self._engine_times(step) and isinstance(step.at, Token):
                 return self._faults.died_at_token(step.name, self._known(step.at.request))
             case KillWorker() | StopWorker() | FreezeWorker() | ThawWorker():
@@ -300,21 +322,41 @@ class RealTarget:
             case KillFrontend() | StopFrontend():
                 life = self._victims[step.name] = self._frontend(step.frontend)
                 return self._made(step, life)
-            case Settle():
-                return self._settle(step)
-            case Heal():
-                return self._heal()
+        raise VoidError(f"{step.kind}: not understood")
 
     def _made(self, step: Step, life: Incarnation) -> Awaitable[str]:
-        match step:
-            case StopWorker() | StopFrontend():
+        match step.kind.partition("-")[0]:
+            case "stop":
                 return self._faults.stop(step.name, life)
-            case FreezeWorker():
+            case "freeze":
                 return self._faults.freeze(step.name, life)
-            case ThawWorker():
+            case "thaw":
                 return self._faults.thaw(step.name, life)
             case _:
                 return self._faults.kill(step.name, life)
+
+    def _service(self, name: ServiceName) -> Incarnation:
+        """The living service of this name. Raises VoidError."""
+        life = self._cluster.services.get(name)
+        if life is None:
+            raise VoidError(f"the cluster has no {name}")
+        if not life.alive:
+            raise VoidError(f"{name} does not live")
+        return life
+
+    async def _start_service(self, name: ServiceName) -> str:
+        """Start a service that has ended. Raises VoidError."""
+        life = self._cluster.services.get(name)
+        if life is None:
+            raise VoidError(f"the cluster has no {name}")
+        if life.alive or ("service", name) in self._starting:
+            raise VoidError(f"{name} lives: {life.title}")
+        self._starting.add(("service", name))
+        try:
+            return (await self._cluster.start_service(name)).title
+        finally:
+            self._back_s = self._clock.now()
+            self._starting.discard(("service", name))
 
     def _frontend(self, place: int) -> Incarnation:
         """The living frontend in this place. Raises VoidError."""
@@ -430,11 +472,12 @@ class RealTarget:
         return [request for request in self._requests.values() if request.under_way]
 
     async def _heal(self) -> str:
-        """Thaw what is frozen, and start a process in each of the topology's empty places."""
+        """Thaw what is frozen, and start a process in each of the topology's empty places; services first."""
         healed: list[str] = []
-        for life in [life for life in self._cluster.workers_alive() if life.frozen]:
-            with suppress(VoidError, ProcessGoneError):
-                healed.append(await self._faults.thaw("heal", life))
+        for name, service in self._cluster.services.items():
+            with suppress(VoidError):
+                healed += await self._thawed([service]) or [await self._start_service(name)]
+        healed += await self._thawed(self._cluster.workers_alive())
         for place in range(1, self._plan.frontends + 1):
             with suppress(VoidError):
                 healed.append(await self._start_frontend(place))
@@ -442,6 +485,14 @@ class RealTarget:
             with suppress(VoidError):
                 healed.append(await self._start_worker(slot))
         return " ".join(healed)
+
+    async def _thawed(self, lives: Iterable[Incarnation]) -> list[str]:
+        """Thaw those of them that live and are frozen: their titles."""
+        thawed: list[str] = []
+        for life in [life for life in lives if life.alive and life.frozen]:
+            with suppress(VoidError, ProcessGoneError):
+                thawed.append(await self._faults.thaw("heal", life))
+        return thawed
 
     # -- the end
 
@@ -456,6 +507,7 @@ class RealTarget:
         self._mark("heal")
         before_s = self._clock.now()
         await self._heal()
+        await self._outlast_outages(bounds)
         assert self._readiness is not None
         if self._readiness.joining:
             await asyncio.wait(self._readiness.joining)
@@ -470,6 +522,14 @@ class RealTarget:
             if life.log.overflowed:
                 raise HarnessError(f"{life.log.path}: longer than is read of a log; what it says further is not known")
 
+    async def _outlast_outages(self, bounds: Bounds) -> None:
+        """After an outage of the control plane some processes end as late as a lease later: wait for that, heal again."""
+        lives = self._cluster.lives.values()
+        if any(life.role == "service" and life.hit for life in lives) and self._topology.discovery != "file":
+            over_s = max(self._back_s, self._faults.last_s) + bounds.list_bound_s
+            await asyncio.sleep(max(0.0, over_s - self._clock.now()))
+            await self._heal()
+
     async def _fail(self, why: str) -> None:
         now_s = self._clock.now()
         self.history.push(HarnessFailed(at=Interval(now_s, now_s), why=why))
@@ -483,7 +543,7 @@ class RealTarget:
         began_s = self._clock.now()
         while self._tasks and self._clock.now() < began_s + 2 * SETTLE_BOUND_S:
             heard_s = max([began_s, *(request.heard_s for request in self._open())])
-            if self._clock.now() > heard_s + QUIET_S:
+            if self._clock.now() > heard_s + QUIET_S and not self._sleeping & self._tasks.keys():
                 break
             await asyncio.sleep(LOOK_EVERY_S)
         for name in self._waiting & self._tasks.keys():
