@@ -18,6 +18,7 @@ from ftmodel.invariants.base import Finding, Invariant
 from ftmodel.invariants.cancellation import CancelAborts, WorkStops
 from ftmodel.invariants.cluster import ListConverges, OneOwner, WorkersJoin
 from ftmodel.invariants.compared import CompletesWithoutFaults, OneMoreWorker
+from ftmodel.invariants.control import OutageIsOutlived
 from ftmodel.invariants.counters import CancelsByKind, CountedAsSeen, CountersRise
 from ftmodel.invariants.grammar import Grammar
 from ftmodel.invariants.harness import FaultsVerified, LoadApplied, NothingLeftBehind, PatternsProven
@@ -63,6 +64,7 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     CancelsByKind,
     NothingToTheDead,
     WorkersJoin,
+    OutageIsOutlived,
     HealthIsTrue,
     DrainsInOrder,
     OneOwner,

@@ -17,7 +17,8 @@ from ftmodel.history import Event, Interval, LogLine, Sample, Setting
 from ftmodel.invariants.ledger import Ledger
 
 Need = Literal[
-    "migrate", "engine ids", "lease", "exact text", "router bookkeeping", "a compared run (ftmodel compare EXAMPLE)"
+    "migrate", "engine ids", "lease", "exact text", "router bookkeeping", "a control plane service",
+    "a compared run (ftmodel compare EXAMPLE)"
 ]  # fmt: skip
 """What an invariant may need of the system and the engine under test to say anything."""
 
@@ -97,6 +98,7 @@ def missing_need(invariant: type[Invariant], setting: Setting) -> Need | None:
         "lease": setting.bounds.lease_s > 0,
         "exact text": setting.exact_text,
         "a compared run (ftmodel compare EXAMPLE)": setting.variant != "as-drawn",
+        "a control plane service": setting.promise.outage_s > 0,
         "router bookkeeping": setting.router_mode == "kv",
     }
     return next((need for need in sorted(invariant.needs) if not has[need]), None)

@@ -15,6 +15,7 @@ from ftmodel.history import Event, Interval, Listed
 from ftmodel.invariants.base import Finding, Invariant, when
 from ftmodel.invariants.duty import list_changes
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import CONTROL, outages, upset
 from ftmodel.invariants.records import Incarnation, Request, View
 
 ROUNDS = 4
@@ -85,7 +86,7 @@ class WorkersJoin(Invariant):
             self.tally.evaluated += 1
             return
         late = [i for i in view.since(due_s) if view.befores_s[i] > due_s and view.afters_s[i] < until_s]
-        if not late:
+        if not late or upset(ledger, worker.started.at.before_s, view.afters_s[late[0]]):
             return
         if not view.lacks(late[0], worker.title) or ledger.stalled(due_s - bounds.join_bound_s, bounds.join_bound_s):
             self.tally.unknown += not view.shows(late[0], worker.title)
@@ -108,7 +109,7 @@ class WorkersJoin(Invariant):
     def _no_model(self, ledger: Ledger, spell: Spell) -> Iterator[Finding]:
         bound_s, until_s = ledger.setting.bounds.join_bound_s, spell.last.after_s
         touched_s = min(ledger.touched_from_s(spell.title), ledger.touched_from_s(spell.frontend))
-        if touched_s <= until_s:
+        if touched_s <= until_s or upset(ledger, spell.first.before_s, until_s):
             return
         if ledger.stalled(spell.first.after_s, bound_s):
             self.tally.unknown += 1
@@ -132,11 +133,13 @@ class WorkersJoin(Invariant):
             return
         from_s = view.afters_s[shown] + ledger.setting.bounds.join_bound_s
         until_s = min(worker.touched_from_s, ledger.touched_from_s(frontend), ledger.rest_s)
+        if upset(ledger, from_s, until_s):
+            return
         mine = [r for r in requests if from_s < r.sent.at.before_s and ledger.life(r).after_s < until_s]
         begun = [titles for r in mine if (titles := _begun_on(ledger, r))]
-        upset = sum(change.could_overlap(from_s, until_s) for change in list_changes(ledger, frontend))
-        upset += sum(len(moves.lines) for r in mine if (moves := ledger.moves.get(r.sent.id)))
-        if len(begun) < ledger.setting.workers * (ROUNDS + upset):
+        changes = sum(change.could_overlap(from_s, until_s) for change in list_changes(ledger, frontend))
+        changes += sum(len(moves.lines) for r in mine if (moves := ledger.moves.get(r.sent.id)))
+        if len(begun) < ledger.setting.workers * (ROUNDS + changes):
             return
         if any(worker.title in titles for titles in begun):
             self.tally.evaluated += 1
@@ -241,6 +244,7 @@ class ListConverges(Invariant):
         bound_s = ledger.setting.bounds.list_bound_s
         over_s, until_s = died.after_s + bound_s, ledger.touched_from_s(frontend)
         late = [i for i in view.since(over_s) if view.befores_s[i] > over_s and view.afters_s[i] < until_s]
+        late = [i for i in late if not upset(ledger, view.befores_s[i], view.afters_s[i])]
         if not late:
             return
         if ledger.stalled(died.after_s, bound_s):
@@ -269,9 +273,10 @@ class ListConverges(Invariant):
             for i in view.since(listed.after_s + bound_s)
             if view.befores_s[i] > listed.after_s + bound_s and view.afters_s[i] < until_s
         ]
+        late = [i for i in late if not upset(ledger, view.befores_s[i], view.afters_s[i])]
         self.tally.evaluated += bool(late)
         for i in late:
-            if not view.lacks(i, worker.title):
+            if not view.lacks(i, worker.title) or self._is_lost(ledger, worker.title, view, i):
                 continue
             if ledger.stalled(view.befores_s[i] - bound_s, bound_s):
                 self.tally.unknown += 1
@@ -286,3 +291,8 @@ class ListConverges(Invariant):
                 f"{frontend}, {view.befores_s[i]:.3f} s: lists {shown}",
             )
             return
+
+    def _is_lost(self, ledger: Ledger, title: str, view: View, poll: int) -> bool:
+        """It was lost in an outage of the control plane: that is C3's."""
+        before = [o for o in outages(ledger) if o.service == CONTROL and o.back.after_s < view.befores_s[poll]]
+        return bool(before) and view.last_showing(title, before[-1].back.after_s, poll) is None

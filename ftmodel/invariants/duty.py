@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from ftmodel.history import Interval
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import GONE_AFTER_S, Generation, Incarnation, Request, View
 
 Value = Literal["must", "may", "must_not"]
@@ -99,6 +100,8 @@ def _completion(ledger: Ledger, request: Request) -> Duty:
         return duty("must_not", "no worker was alive")
     if ledger.touched_from_s(sent.frontend) <= ledger.life(request).after_s:
         return duty("may", "its frontend was touched")
+    if upset(ledger, sent.at.before_s, ledger.life(request).after_s):
+        return duty("may", "a service that the cluster stands on was out, or had just been")
     placed = placed_untouched(ledger, request)
     if placed is not None:
         return duty("must", f"it was placed on {placed}, which stayed untouched")
@@ -314,6 +317,8 @@ def abort(ledger: Ledger, request: Request, title: str) -> AbortDuty:
         return AbortDuty(value="may", why=f"{title} was touched")
     if ledger.touched_from_s(request.sent.frontend) <= close.after_s + bound_s:
         return AbortDuty(value="may", why="its frontend was touched")
+    if upset(ledger, request.sent.at.before_s, close.after_s + bound_s, "nats"):
+        return AbortDuty(value="may", why="the request plane was out, or had just been")
     if ledger.stalled(close.after_s - bound_s, bound_s):
         return AbortDuty(value="may", why="the tester slept before the client left, and may not have read what came")
     if least_left_s(ledger, request) <= bound_s:

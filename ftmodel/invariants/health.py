@@ -9,6 +9,7 @@ from typing import Final, Literal
 from ftmodel.history import FaultMade, Interval, Told
 from ftmodel.invariants.base import Finding, Invariant, when
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import Incarnation, Request
 
 OK: Final = 200
@@ -51,6 +52,9 @@ class HealthIsTrue(Invariant):
         for run in _runs(told, lambda t: getattr(t, ask) != OK):
             first, last = run[0].at, run[-1].at
             if len(run) < FEWEST or last.before_s - first.after_s <= bound_s:
+                continue
+            if upset(ledger, first.before_s, last.after_s):
+                self.tally.unknown += 1
                 continue
             if ledger.stalled(first.after_s, last.before_s - first.after_s):
                 self.tally.unknown += 1

@@ -247,6 +247,11 @@ class Ledger:
         """Every life of a frontend, dead ones included."""
         return [process for process in self.processes.values() if process.started.role == "frontend"]
 
+    @property
+    def services(self) -> list[Incarnation]:
+        """Every life of a service that the cluster stands on."""
+        return [process for process in self.processes.values() if process.started.role == "service"]
+
     def life(self, request: Request) -> Interval:
         """From the sending to the end, or to the rest: every moment that could belong to it."""
         over = request.over

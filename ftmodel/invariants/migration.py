@@ -11,6 +11,7 @@ from ftmodel.history import Interval, LogLine
 from ftmodel.invariants.base import Finding, Invariant, read, said, when
 from ftmodel.invariants.duty import most_moves
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.placement import beginnings
 from ftmodel.invariants.records import Moves, Request
 from ftmodel.invariants.requests import course_of
@@ -85,7 +86,9 @@ class NotAfterCancel(Invariant):
                 late_s = line.at.before_s - close.after_s
                 words = "began on" if slug == "begun-after-cancel" else "was migrated by"
                 message = f"{request.name} {words} {line.title} {late_s:.1f} s after its client had left"
-                if ledger.stalled(close.after_s, ledger.setting.bounds.abort_bound_s):
+                if upset(ledger, close.before_s, line.at.after_s) or ledger.stalled(
+                    close.after_s, ledger.setting.bounds.abort_bound_s
+                ):
                     self.tally.unknown += 1
                 else:
                     yield self.finding(slug, request.name, message, left, said(line))
@@ -127,7 +130,8 @@ class LoggedMigration(Invariant):
             self.tally.evaluated += 1
             return
         killed = ledger.touched_from_s(request.sent.frontend) <= ledger.life(request).after_s
-        if ledger.anonymous_moves.get(request.sent.frontend) or killed:
+        shaken = upset(ledger, request.sent.at.before_s, begun[-1].at.after_s)
+        if ledger.anonymous_moves.get(request.sent.frontend) or killed or shaken:
             self.tally.unknown += 1  # a line without an id may be this one's, and one that was killed wrote no more
             return
         answering = request.begun is not None and request.begun.at.surely_before(begun[1].at)
@@ -145,6 +149,8 @@ class LoggedMigration(Invariant):
         self.tally.evaluated += 1
         begun = [line for g in ledger.generations.get(request.sent.id, {}).values() for line in g.begun]
         first = migrating[0]
+        if upset(ledger, request.sent.at.before_s, first.at.after_s):
+            return
         if not begun or any(not line.at.surely_before(first.at) for line in begun):
             return
         if any(ledger.touched_from_s(line.title) <= ledger.life(request).after_s for line in begun):

@@ -18,6 +18,7 @@ from ftmodel.history import LogLine
 from ftmodel.invariants.base import Finding, Invariant, said, when
 from ftmodel.invariants.duty import most_moves
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import Generation, Incarnation, Moves, Request
 from ftmodel.invariants.requests import course_of
 
@@ -110,7 +111,7 @@ class OnlyForACause(Invariant):
         """The machine slept, or the second worker may have read late what was sent to it first."""
         bounds, from_s, to_s = ledger.setting.bounds, request.sent.at.before_s, then.at.after_s
         process = ledger.processes.get(then.title)
-        frozen = process is None or process.frozen_in(from_s, to_s, bounds.abort_bound_s)
+        frozen = process is None or process.frozen_in(from_s, to_s, bounds.abort_bound_s) or upset(ledger, from_s, to_s)
         slept = ledger.stalled_s(from_s, to_s) > bounds.stall_share * bounds.abort_bound_s
         return frozen or slept or not first.at.surely_before(then.at)
 
@@ -140,6 +141,9 @@ class NobodyElse(Invariant):
 
     def _never(self, ledger: Ledger, request: Request, begun: list[LogLine]) -> Iterator[Finding]:
         titles = {line.title for line in begun}
+        if len(titles) > 1 and upset(ledger, request.sent.at.before_s, begun[-1].at.after_s):
+            self.tally.unknown += 1  # what was sent over a service may come late, when it was sent elsewhere before
+            return
         if len(titles) > 1:
             self.tally.evaluated += 1
             message = f"{request.name} must not migrate and began on {' and '.join(sorted(titles))}"
@@ -208,7 +212,8 @@ class OneAtATime(Invariant):
             if both is not None:
                 first, second = both
                 bound_s = ledger.setting.bounds.abort_bound_s
-                if ledger.stalled(second.at.before_s, bound_s):
+                shaken = upset(ledger, request.sent.at.before_s, second.at.after_s)
+                if shaken or ledger.stalled(second.at.before_s, bound_s):
                     self.tally.unknown += 1
                     continue
                 message = (

@@ -162,7 +162,7 @@ class Incarnation:
     @property
     def touches(self) -> list[Interval]:
         """Faults and exit: verified or not, each could have happened."""
-        made = [fault.at for fault in self.faults if fault.fault != "thaw-worker"]
+        made = [fault.at for fault in self.faults if not fault.fault.startswith("thaw")]
         return made + ([self.exited.at] if self.exited else [])
 
     @property
@@ -182,11 +182,11 @@ class Incarnation:
         """The spans in which it could be frozen: to a verified thaw, its death, or for ever."""
         end = self.died.after_s if self.died else math.inf
         for fault in self.faults:
-            if fault.fault == "freeze-worker":
+            if fault.fault.startswith("freeze"):
                 thaws = (
                     thaw.at.after_s
                     for thaw in self.faults
-                    if thaw.fault == "thaw-worker" and thaw.verified and thaw.at.after_s >= fault.at.before_s
+                    if thaw.fault.startswith("thaw") and thaw.verified and thaw.at.after_s >= fault.at.before_s
                 )
                 yield fault.at.before_s, min(min(thaws, default=math.inf), end)
 

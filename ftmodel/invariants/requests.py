@@ -16,6 +16,7 @@ from ftmodel.history import Event, Interval, RequestSent, Setting
 from ftmodel.invariants.base import Finding, Invariant, read, when
 from ftmodel.invariants.duty import completion, known_and_untouched
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import Request
 
 STATUSES: Final = (404, 429, 500, 502, 503, 504, 529)
@@ -192,6 +193,8 @@ class NoHang(Invariant):
     def _judge(self, ledger: Ledger, request: Request, last: Interval, to_s: float) -> Iterator[Finding]:
         bound_s = ledger.setting.bounds.hang_bound_s + (0.0 if request.sent.stream else ledger.work_s(request))
         wait_s = to_s - last.after_s - ledger.stalled_s(last.after_s, to_s) - request.paused_in_s(last.after_s, to_s)
+        if upset(ledger, last.before_s, to_s):
+            return
         if request.is_stalled or wait_s <= bound_s or ledger.crowd(request) > ledger.setting.slots:
             return
         witness = known_and_untouched(ledger, request.sent.frontend, last, to_s)

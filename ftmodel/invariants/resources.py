@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 from ftmodel.history import Event, Interval, LeftOver, LogLine, Sample
 from ftmodel.invariants.base import Finding, Invariant, read, said, when
 from ftmodel.invariants.cancellation import gauge_goes_on
+from ftmodel.invariants.control import may_end
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.records import Incarnation
 
@@ -196,13 +197,15 @@ class NoPanic(Invariant):
             yield self.finding(line.meaning, line.title, message, said(line))
         if "rest" in ledger.marks:
             for process in ledger.processes.values():
-                yield from self._exited(process)
+                yield from self._exited(ledger, process)
 
-    def _exited(self, process: Incarnation) -> Iterator[Finding]:
+    def _exited(self, ledger: Ledger, process: Incarnation) -> Iterator[Finding]:
         """A process that had been up and ended though no fault, verified or not, was made on it."""
         exited = process.exited
         up = bool(process.listed) or process.started.role == "frontend"
         if exited is None or not up or process.exit_ordered or process.faults:
+            return
+        if may_end(ledger, process):
             return
         how = f"signal {exited.signal}" if exited.signal is not None else f"exit code {exited.code}"
         message = f"{process.title} ended by itself ({how}), though no fault was made on it"

@@ -13,6 +13,7 @@ from ftmodel.history import Interval, LogLine
 from ftmodel.invariants.base import Finding, Invariant, said, when
 from ftmodel.invariants.duty import completion
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import Generation, Incarnation, Moves, Request, View
 from ftmodel.invariants.requests import course_of, failure, outcome
 
@@ -42,6 +43,8 @@ class NothingToTheDead(Invariant):
 
     def _is_judged(self, ledger: Ledger, line: LogLine) -> bool:
         """True if some worker was dead for long, or off the list for long, and the frontend untouched."""
+        if upset(ledger, line.at.before_s, line.at.after_s):
+            return False
         gone = any(_is_long_gone(ledger, worker, line) for worker in ledger.workers)
         return gone and ledger.touched_from_s(line.title) > line.at.after_s
 
@@ -82,7 +85,12 @@ class NothingToTheDead(Invariant):
         lines = ledger.moves.get(request.sent.id, Moves()).lines
         until = next((line for line in lines if line.meaning == "retrying"), None)
         until_s = until.at.after_s if until else ledger.life(request).after_s
-        if not _only_healthy(ledger, frontend, sent, until_s) or request.erred or request.sent.wrong:
+        if (
+            upset(ledger, sent.before_s, until_s)
+            or not _only_healthy(ledger, frontend, sent, until_s)
+            or request.erred
+            or request.sent.wrong
+        ):
             return
         if ledger.stalled_s(sent.before_s, until_s) > 0 or ledger.crowd(request) > ledger.setting.slots:
             self.tally.unknown += 1
@@ -182,6 +190,9 @@ class DrainsInOrder(Invariant):
         for worker in ledger.workers:
             stop = _asked_to_stop(worker)
             if stop is None or (worker.exited is not None and worker.exited.at.before_s <= stop.before_s):
+                continue
+            if upset(ledger, stop.before_s, worker.exited.at.after_s if worker.exited else ledger.rest_s):
+                self.tally.unknown += 1  # it cannot say that it leaves
                 continue
             for frontend, view in ledger.views.items():
                 yield from self._listed(ledger, worker, stop, frontend, view)

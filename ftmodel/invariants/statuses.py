@@ -18,6 +18,7 @@ from typing import Final
 from ftmodel.invariants.base import Finding, Invariant
 from ftmodel.invariants.duty import LIST_LAG_S, REFUSALS, known_and_untouched, surely_wrong
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import GONE_AFTER_S, Request
 from ftmodel.invariants.requests import course_of, outcome
 
@@ -71,7 +72,8 @@ class StatusTellsCause(Invariant):
                 yield self._finding("refused-in-stream", ledger, request, words)
             return
         served = known_and_untouched(ledger, frontend, request.sent.at, life.after_s)
-        if served is None or ledger.touched_from_s(frontend) <= life.after_s:
+        shaken = upset(ledger, life.before_s, life.after_s)
+        if served is None or shaken or ledger.touched_from_s(frontend) <= life.after_s:
             self.tally.unknown += 1  # without a worker, or in a drain, that may be what the status tells
             return
         self.tally.evaluated += 1
@@ -125,6 +127,8 @@ def _empty_around(ledger: Ledger, request: Request) -> str:
     view, life = ledger.views.get(request.sent.frontend), ledger.life(request)
     if view is None or request.over is None or ledger.touched_from_s(request.sent.frontend) <= life.after_s:
         return ""
+    if upset(ledger, life.before_s, life.after_s):
+        return ""  # while the control plane is out, the list is empty and requests are served
     early_s = request.sent.at.before_s - GONE_AFTER_S - LIST_LAG_S
     before = [poll for poll in range(len(view.titles)) if view.afters_s[poll] < early_s]
     after = view.since(life.after_s)

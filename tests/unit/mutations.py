@@ -53,6 +53,7 @@ from mutations_of_requests import (
     wrong_finish,
     wrong_remainder,
 )
+from mutations_of_services import MUTATIONS as OF_SERVICES
 from mutations_of_stops import MUTATIONS as OF_STOPS
 from mutations_of_workers import MUTATIONS as OF_WORKERS
 from planting import Mutation
@@ -134,4 +135,5 @@ MUTATIONS = (
     *OF_ANSWERS,
     *OF_WORKERS,
     *OF_STOPS,
+    *OF_SERVICES,
 )

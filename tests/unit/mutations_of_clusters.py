@@ -30,6 +30,7 @@ from ftmodel.history import (
 )
 from ftmodel.invariants import duty as duties
 from ftmodel.invariants.cancellation import must_aborts
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import Incarnation
 
 # --- migration --------------------------------------------------------------------------------------------------
@@ -270,6 +271,8 @@ def missing(base: Base) -> list[Event] | None:
         for event in late:
             listed = worker.listed.get(event.frontend)
             if listed is None or event.at.before_s <= listed.after_s + bound_s:
+                continue
+            if upset(base.ledger, event.at.before_s, event.at.after_s):
                 continue
             if not event.strangers and worker.title in event.titles:
                 titles = tuple(title for title in event.titles if title != worker.title)

@@ -22,6 +22,7 @@ from ftmodel.history import (
     Told,
 )
 from ftmodel.invariants.duty import most_moves
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.placement import beginnings
 from ftmodel.invariants.records import Incarnation, Request
 
@@ -257,7 +258,8 @@ def never_listed(base: Base) -> list[Event] | None:
         return None
     for worker in base.processes("worker"):
         told = [t for t in worker.told if t.health == 200]
-        if told and told[0].at.after_s + 15 < base.rest_s:
+        excused = upset(base.ledger, worker.started.at.before_s, worker.started.at.after_s + 20)
+        if told and told[0].at.after_s + 15 < base.rest_s and not excused:
             return [
                 dataclasses.replace(e, titles=tuple(title for title in e.titles if title != worker.title))
                 if isinstance(e, Listed)

@@ -22,6 +22,7 @@ from ftmodel.invariants import INVARIANTS, Judge, Judgement
 from ftmodel.invariants import duty as duties
 from ftmodel.invariants.cancellation import must_aborts
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import Incarnation, Request
 
 
@@ -52,8 +53,11 @@ class Base:
         return {finding.subject.split()[0] for finding in self.judgement.findings}
 
     def clean(self) -> Iterator[Request]:
-        """The requests of which nothing was found."""
-        return (request for request in self.ledger.requests.values() if request.name not in self.found)
+        """The requests of which nothing was found, and that no outage could excuse."""
+        for request in self.ledger.requests.values():
+            life = self.ledger.life(request)
+            if request.name not in self.found and not upset(self.ledger, life.before_s, life.after_s):
+                yield request
 
     def processes(self, role: str) -> Iterator[Incarnation]:
         """The untouched processes of which nothing was found."""

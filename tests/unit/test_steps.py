@@ -26,9 +26,11 @@ from ftmodel.steps import (
     KillWorker,
     NotHolderOf,
     Now,
+    OnService,
     OnWorker,
     Plan,
     Sent,
+    ServiceKind,
     Settle,
     Slot,
     SlowReader,
@@ -42,6 +44,7 @@ from ftmodel.steps import (
     ThawWorker,
     Token,
     VictimOf,
+    about,
     words,
 )
 
@@ -98,6 +101,12 @@ SAID = [
         SlowReader(name="s1", request="r1", at=Token("r1", 5)),
         "the client of r1 stops reading for 2000 ms, at token 5 of r1",
     ),
+    (OnService(name="s1", kind="kill-etcd", at=Token("r1", 5)), "kill etcd (SIGKILL), at token 5 of r1"),
+    (OnService(name="s2", kind="freeze-nats"), "freeze nats (SIGSTOP)"),
+    (
+        OnService(name="s2", kind="start-etcd", at=Gone("s1"), skew_ms=1000),
+        "start etcd, when the process of s1 has ended + 1000 ms",
+    ),
     (Settle(name="s1"), "settle"),
     (Heal(name="s1"), "heal"),
 ]
@@ -121,11 +130,21 @@ subjects: st.SearchStrategy[Subject] = st.one_of(
 
 def test_every_kind_of_the_union_is_found_by_its_id() -> None:
     assert set(KINDS.values()) == set(get_args(Step))
-    assert all(cls.__dataclass_fields__["kind"].default == kind for kind, cls in KINDS.items())
+    for kind, cls in KINDS.items():
+        named = get_args(ServiceKind) if cls is OnService else (cls.__dataclass_fields__["kind"].default,)
+        assert kind in named
 
 
 def test_the_faults_by_id_are_those_of_the_union() -> None:
-    assert {KINDS[kind] for kind in FAULTS} == {*get_args(OnWorker), KillFrontend, StopFrontend, EngineError}
+    of_union = {*get_args(OnWorker), KillFrontend, StopFrontend, EngineError, OnService}
+    assert {KINDS[kind] for kind in FAULTS} == of_union
+    assert not [kind for kind in FAULTS if kind.startswith("start")]
+
+
+def test_every_kind_of_step_says_what_it_is() -> None:
+    said = [about(kind) for kind in KINDS]
+    assert all(sentence.endswith(".") for sentence in said)
+    assert len(set(said)) == len(said)
 
 
 def test_every_kind_has_an_anchor_and_a_skew_whose_defaults_mean_at_once() -> None:

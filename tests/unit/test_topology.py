@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ftmodel import engines, systems, topology
-from ftmodel.errors import TopologyError
+from ftmodel import engines, services, systems, topology
+from ftmodel.errors import TopologyError, UsageError
 from ftmodel.steps import SLOTS
 
-PROMISED = ("aggregated", "counting")
+PROMISED = ("aggregated", "counting", "etcd-nats", "two-frontends", "kv-router")
 """Presets that everybody may count on, as far as they are built."""
 GOOD = {"system": f'"{systems.names()[0]}"', "engine": '"counting"'}
 
@@ -79,7 +79,7 @@ def test_an_unknown_option_of_the_engine_is_told_with_its_options(tmp_path: Path
         ("system", '"nonsense"', ", ".join(systems.names())),
         ("system", "", "required"),
         ("target", '"imagined"', "'real'"),
-        ("router_mode", '"sideways"', "'round-robin' or 'random'"),
+        ("router_mode", '"sideways"', "'round-robin', 'random'"),
         ("workers", '"two"', "tuple"),
         ("workers", "[0]", "greater than or equal to 1"),
         ("workers", f"[{SLOTS + 1}]", f"less than or equal to {SLOTS}"),
@@ -114,3 +114,73 @@ def test_a_dumped_topology_is_found_again_as_it_was(name: str, tmp_path: Path) -
     path = tmp_path / "mine.toml"
     path.write_text(topology.dump(top))
     assert topology.find(str(path)) == top
+
+
+def test_requests_over_nats_have_their_events_there_too_unless_it_says_otherwise(tmp_path: Path) -> None:
+    assert topology.find(str(file(tmp_path, request_plane='"nats"'))).event_plane == "nats"
+    assert topology.find(str(file(tmp_path, request_plane='"nats"', event_plane='"zmq"'))).event_plane == "zmq"
+    assert topology.find(str(file(tmp_path))).event_plane == "zmq"
+
+
+@pytest.mark.parametrize(
+    ("lines", "needs"),
+    [
+        ({}, []),
+        ({"discovery": '"etcd"'}, ["etcd"]),
+        ({"request_plane": '"nats"'}, ["nats"]),
+        ({"event_plane": '"nats"'}, ["nats"]),
+        ({"discovery": '"etcd"', "request_plane": '"nats"'}, ["etcd", "nats"]),
+    ],
+)
+def test_a_topology_needs_the_services_that_its_planes_are(
+    tmp_path: Path, lines: dict[str, str], needs: list[str]
+) -> None:
+    found = topology.find(str(file(tmp_path, **lines)))
+    assert [service.name for service in services.needed(found)] == needs
+
+
+def test_a_service_without_a_program_is_told_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services.shutil, "which", lambda *_args, **_kept: None)
+    with pytest.raises(UsageError, match=r"pip install 'ftmodel\[services\]'"):
+        services.located([topology.find("etcd-nats")], Path("/somewhere/bin/python"))
+    assert services.located([topology.find("aggregated")], Path("/somewhere/bin/python")) == {}
+
+
+def test_components_get_arguments_and_environment_of_their_own(tmp_path: Path) -> None:
+    lines = {
+        "frontend": '{args = ["--namespace", "mine"]}',
+        "worker": '{env = {CUDA_VISIBLE_DEVICES = "1", "A-B" = "x"}}',
+    }
+    found = topology.find(str(file(tmp_path, **lines)))
+    assert found.frontend.args == ("--namespace", "mine")
+    assert found.worker.env == {"CUDA_VISIBLE_DEVICES": "1", "A-B": "x"}
+    again = tmp_path / "again.toml"
+    again.write_text(topology.dump(found))
+    assert topology.find(str(again)) == found
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "expected"),
+    [
+        ("frontend", '{arguments = ["x"]}', "key frontend.arguments: unknown, expected one of args, env"),
+        ("worker", '{args = "x"}', "key worker.args"),
+        ("worker", "{env = {A = 1}}", "key worker.env.A"),
+        (
+            "frontend",
+            '{args = ["--router-mode", "kv"]}',
+            "key frontend.args: --router-mode is what key router_mode sets",
+        ),
+        ("worker", '{env = {DYN_SYSTEM_PORT = "1"}}', "key worker.env.DYN_SYSTEM_PORT: DYN_SYSTEM_PORT is what key"),
+        (
+            "worker",
+            '{env = {ETCD_ENDPOINTS = "x"}}',
+            "key worker.env.ETCD_ENDPOINTS: ETCD_ENDPOINTS is each cluster's own",
+        ),
+    ],
+)
+def test_what_a_component_cannot_be_given_is_told_with_its_key(
+    tmp_path: Path, table: str, value: str, expected: str
+) -> None:
+    assert expected in said(tmp_path, **{table: value})

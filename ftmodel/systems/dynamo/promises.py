@@ -36,5 +36,5 @@ def promises(topology: Topology, release: tuple[int, int]) -> Promises:
 
 def _lease(topology: Topology) -> Promised[float]:
     if topology.discovery == "etcd":
-        return Promised(float(ETCD_LEASE_S), "set: ETCD_LEASE_TTL, which 1.4 and later read")
+        return Promised(float(ETCD_LEASE_S), "documented: ETCD_LEASE_TTL, which every process is given")
     return Promised(10.0, "documented: discovery over files has a lease of 10 s")
