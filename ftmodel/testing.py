@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final
 
 import pytest
 
-from ftmodel import known, planfile, runner, store
+from ftmodel import known, planfile, runner, services, store
 from ftmodel import topology as topologies
 from ftmodel.errors import FtmodelError, HarnessError, UsageError
 from ftmodel.failures import Texts
@@ -227,17 +227,18 @@ class Campaign:
             verdict = self._suite.replays(name, chosen.replay, rules, times=chosen.examples or 10)
         else:
             tops = [found(name, item.path.parent) for name in named(cls.topology)]
-            verdict = self._suite.campaign(name, tops, rules, self._draw(cls), count=chosen.count())
+            verdict = self._suite.campaign(name, tops, rules, self._draw(cls, tops), count=chosen.count())
         item.user_properties.extend(self.texts.properties(verdict))
         return verdict
 
-    def _draw(self, cls: type[FaultTolerance]) -> Callable[..., None]:
+    def _draw(self, cls: type[FaultTolerance], tops: Sequence[Topology]) -> Callable[..., None]:
         machine = {} if cls.machine is None else {"machine": cls.machine}
         chosen = self._chosen
 
         def draw(opener: object, timeouts_ms: Sequence[int]) -> None:
             self._generate(
                 opener, examples=chosen.count(), steps=chosen.profile.steps, seed=chosen.seed, timeouts_ms=timeouts_ms,
+                services=services.names_of(tops),
                 **machine,
             )  # fmt: skip
 

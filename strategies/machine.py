@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, i
 from hypothesis.strategies import SearchStrategy
 
 from ftmodel.outline import Outline
-from ftmodel.steps import Mix, Patience, Plan, Step
+from ftmodel.steps import Mix, Patience, Plan, ServiceName, Step
 
 from .rules import Kind, mixes, next_steps
 
@@ -53,6 +53,8 @@ class ClusterMachine(RuleBasedStateMachine):
     opener: Opener
     timeouts_ms: Sequence[int] = ()
     """The systems' own timeouts, around which skews are drawn."""
+    services: Sequence[ServiceName] = ()
+    """What the clusters of some topology of the run stand on. Not whose turn it is: draws must not depend on that."""
     longest: int = 30
     """Steps of a plan at most."""
     own: Sequence[tuple[Kind, int]] = ()
@@ -68,7 +70,10 @@ class ClusterMachine(RuleBasedStateMachine):
     def begin(self, head: Plan) -> None:
         """Draw the mix, the patience and the topology's free values; all of them are kept in the plan."""
         self.mix = head.mix
-        self.outline = Outline(workers=head.workers, frontends=head.frontends, patience=head.patience)
+        self.outline = Outline(
+            workers=head.workers, frontends=head.frontends, patience=head.patience,
+            services=dict.fromkeys(self.services, "up"),
+        )  # fmt: skip
         try:
             self.example = type(self).opener(head)
         except Exception as error:
@@ -115,7 +120,7 @@ class ClusterMachine(RuleBasedStateMachine):
             frontends=st.sampled_from((1, 1, 2)),
             migration_limit=st.sampled_from((3, *(10, 3, 10, 10) * 3, 1, 0)),
             patience=st.sampled_from(PATIENCES),
-            mix=mixes(),
+            mix=mixes(outages=bool(self.services)),
         )
 
     def steps_drawn(self) -> SearchStrategy[tuple[Step, ...]]:
@@ -146,6 +151,7 @@ def generate(
     steps: int,
     seed: int,
     timeouts_ms: Sequence[int] = (),
+    services: Sequence[ServiceName] = (),
     machine: type[ClusterMachine] = ClusterMachine,
 ) -> None:
     """Draw plans of up to `steps` steps and hand them to what `opener` returns, until it has had enough.
@@ -161,10 +167,14 @@ def generate(
         opened += 1
         return opener(head)
 
+    class Machine(machine):  # type: ignore[misc, valid-type]
+        pass
+
+    Machine.services = services
     batch = 0
     try:
         while opened < examples:
-            _draw_batch(counting, batch, steps=steps, seed=seed, timeouts_ms=timeouts_ms, machine=machine)
+            _draw_batch(counting, batch, steps=steps, seed=seed, timeouts_ms=timeouts_ms, machine=Machine)
             batch += 1
     except EnoughError as enough:
         if enough.__cause__ is not None:

@@ -38,7 +38,7 @@ from ftmodel.steps import (
 )
 
 from .moments import RECENT, after, hits, moments, named, of, skews
-from .outages import outages
+from .outages import outages as service_outages
 from .races import drains, gates, races, restarts, rolls, storms
 
 Draws = SearchStrategy[tuple[Step, ...]]
@@ -238,7 +238,7 @@ def settles(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
 def heals(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     """Undo the faults."""
     hurt = outline.lost or "frozen" in outline.slots.values() or outline.alive < outline.workers
-    hurt = hurt or not all(outline.gates.values()) or set(outline.services.values()) != {"up"}
+    hurt = hurt or not all(outline.gates.values()) or not set(outline.services.values()) <= {"up"}
     return st.just((Heal(name=named("s", outline)),)) if hurt else None
 
 
@@ -260,7 +260,7 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ("restart", restarts),
     ("drain", drains),
     ("roll", rolls),
-    ("service", outages),
+    ("service", service_outages),
 )
 
 
@@ -297,8 +297,11 @@ def _weight(name: str, outline: Outline, mix: Mix) -> int:
     return weight
 
 
-def mixes() -> SearchStrategy[Mix]:
-    """The weights of one example: traffic alone first, then kills and cancels together, then what is rarer."""
+def mixes(*, outages: bool = False) -> SearchStrategy[Mix]:
+    """The weights of one example: traffic alone first, then kills and cancels together, then what is rarer.
+
+    With services that can be out, every third example or so has outages.
+    """
     calm = {"stop_worker": 1, "settle": 3, "heal": 1}
     both = Mix(submit=4, cancel=6, start_worker=4, kill_worker=4, race=1, **calm)
     kills_most = Mix(submit=5, cancel=3, start_worker=5, kill_worker=6, restart=1, race=1, **calm)
@@ -310,18 +313,7 @@ def mixes() -> SearchStrategy[Mix]:
     errors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=3, engine_error=3, bad_request=1, **calm)
     blackouts = Mix(submit=6, cancel=4, start_worker=2, kill_worker=2, service=3, **calm)
     plain = Mix(start_worker=0, kill_worker=0, stop_worker=0, cancel=0, settle=1)
-    faulty = (
-        both,
-        both,
-        kills_most,
-        cancels_most,
-        drains_most,
-        crowds,
-        doors,
-        errors,
-        kills_most,
-        both,
-        freezing,
-        blackouts,
-    )
+    faulty = (both, both, kills_most, cancels_most, drains_most, crowds, doors, errors, kills_most, both, freezing)
+    if outages:
+        return st.sampled_from((plain, *(*faulty, *(blackouts,) * 5) * 3))
     return st.sampled_from((plain, *faulty, *faulty, *faulty))

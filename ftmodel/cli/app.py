@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ftmodel import campaign, doctor, known, profiles, topology
+from ftmodel import campaign, doctor, known, profiles, services, topology
 from ftmodel.campaign import Options
 from ftmodel.cli import listing, show
 from ftmodel.errors import FtmodelError, UsageError
@@ -75,8 +75,9 @@ def run(
 
     def draw(opener: Drawn, timeouts_ms: Sequence[int]) -> None:
         _strategies().generate(
-            opener, examples=count or 10**6, steps=steps or chosen.steps, seed=drawn_seed, timeouts_ms=timeouts_ms
-        )
+            opener, examples=count or 10**6, steps=steps or chosen.steps, seed=drawn_seed, timeouts_ms=timeouts_ms,
+            services=services.names_of(tops),
+        )  # fmt: skip
 
     options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))
     console = _console(as_json)

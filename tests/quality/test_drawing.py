@@ -18,7 +18,7 @@ import pytest
 from ftmodel import planfile
 from ftmodel.errors import HarnessError
 from ftmodel.outline import Outline
-from ftmodel.steps import FAULTS, FRONTENDS, KINDS, SLOTS, Plan, Step, Submit
+from ftmodel.steps import FAULTS, FRONTENDS, KINDS, SLOTS, OnService, Plan, Step, Submit
 
 strategies: Any = importlib.import_module("ftmodel.strategies")
 
@@ -84,9 +84,16 @@ class Drawn:
         return [toy.plan for toy in self.toys]
 
 
-def drawn(seed: int, *, examples: int = 5, steps: int = 15, make: Callable[[Plan, random.Random], Toy] = Toy) -> Drawn:
+def drawn(
+    seed: int,
+    *,
+    examples: int = 5,
+    steps: int = 15,
+    make: Callable[[Plan, random.Random], Toy] = Toy,
+    services: tuple[str, ...] = (),
+) -> Drawn:
     opener = Drawn(examples, make)
-    strategies.generate(opener, examples=examples, steps=steps, seed=seed, timeouts_ms=TIMEOUTS_MS)
+    strategies.generate(opener, examples=examples, steps=steps, seed=seed, timeouts_ms=TIMEOUTS_MS, services=services)
     return opener
 
 
@@ -283,7 +290,8 @@ def test_the_first_example_is_traffic_without_faults(runs: list[list[Plan]]) -> 
 
 
 def test_every_kind_of_step_is_drawn(plans: list[Plan]) -> None:
-    assert {step.kind for plan in plans for step in plan.steps} == set(KINDS)
+    of_services = {kind for kind, cls in KINDS.items() if cls is OnService}
+    assert {step.kind for plan in plans for step in plan.steps} == set(KINDS) - of_services
 
 
 def test_every_kind_of_anchor_and_subject_is_drawn(plans: list[Plan]) -> None:
@@ -317,6 +325,17 @@ def test_where_there_are_faults_a_worker_is_up_most_of_the_time(plans: list[Plan
             up += outline.alive > 0
         alive += up > len(plan.steps) / 2
     assert alive > len(faulty) * 2 / 3
+
+
+def test_outages_are_drawn_where_a_topology_of_the_run_has_the_service_and_nowhere_else(plans: list[Plan]) -> None:
+    assert not [step for plan in plans for step in plan.steps if isinstance(step, OnService)]
+    found = drawn(5, examples=40, services=("nats",)).plans
+    steps = [step for plan in found for step in plan.steps if isinstance(step, OnService)]
+    assert {step.service for step in steps} == {"nats"}
+    assert {step.deed for step in steps} == {"kill", "stop", "freeze", "thaw", "start"}
+    assert sum(any(isinstance(step, OnService) for step in plan.steps) for plan in found) > len(found) / 8
+    for plan in found:
+        assert planfile.parse(planfile.dump(plan), "plan.json") == plan
 
 
 def test_every_plan_can_be_written_and_read_again(plans: list[Plan]) -> None:

@@ -23,6 +23,7 @@ import pytest
 from ftmodel import doctor, topology
 from ftmodel.doctor import Check
 from ftmodel.errors import HarnessError
+from ftmodel.services import Service
 
 AGGREGATED = topology.find("aggregated")
 GIB = 1 << 30
@@ -270,18 +271,18 @@ def test_a_machine_without_loopback_lacks(monkeypatch: pytest.MonkeyPatch) -> No
 # -- what can be beside it
 
 
-@pytest.mark.parametrize("service", doctor.SERVICES, ids=lambda service: service[0])
-def test_a_service_that_is_nowhere_lacks(service: tuple[str, str, str], script: Script, bare: Path) -> None:
-    name, package, called = service
-    check = doctor._service(*service, python=bare)
-    lacks(check, found=f"not found; for clusters over {called}", remedy=f"pip install '{package}>=", grade="optional")
-    assert check.name == name
+@pytest.mark.parametrize("service", doctor.SERVICES, ids=lambda service: service.name)
+def test_a_service_that_is_nowhere_lacks(service: Service, script: Script, bare: Path) -> None:
+    check = doctor._service(service, python=bare)
+    found, remedy = f"not found; for clusters over {service.called}", f"pip install '{service.package}>="
+    lacks(check, found=found, remedy=remedy, grade="optional")
+    assert check.name == service.program
     assert check.remedy.startswith(str(Path(sys.executable)))
 
 
 def test_a_service_on_the_path_tells_its_version(script: Script, bare: Path) -> None:
     path = script("etcd", 'test "$1" = --version && printf "etcd Version: 3.5.1\\nGit SHA: e87\\n"')
-    check = doctor._service(*doctor.SERVICES[0], python=bare)
+    check = doctor._service(doctor.SERVICES[0], python=bare)
     assert check.ok
     assert check.found == f"etcd Version: 3.5.1 in {path}; for clusters over etcd"
 
@@ -289,12 +290,12 @@ def test_a_service_on_the_path_tells_its_version(script: Script, bare: Path) -> 
 def test_a_service_beside_the_interpreter_under_test_is_found_first(script: Script, tmp_path: Path) -> None:
     script("etcd", "echo of the path")
     beside = script("other", "echo beside").rename(tmp_path / "etcd")
-    assert str(beside) in doctor._service(*doctor.SERVICES[0], python=tmp_path / "python").found
+    assert str(beside) in doctor._service(doctor.SERVICES[0], python=tmp_path / "python").found
 
 
 def test_a_service_that_fails_lacks(script: Script, bare: Path) -> None:
     script("nats-server", "echo broken library >&2; exit 127")
-    check = doctor._service(*doctor.SERVICES[1], python=bare)
+    check = doctor._service(doctor.SERVICES[1], python=bare)
     lacks(check, found="exit code 127 broken library", remedy="pip install", grade="optional")
 
 
