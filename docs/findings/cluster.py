@@ -287,7 +287,7 @@ class Cluster:
             "DYN_SYSTEM_HOST": "127.0.0.1", "DYN_HEALTH_CHECK_ENABLED": "false", "DYN_LOGGING_JSONL": "1",
             "DYN_LOG": "info,dynamo_runtime::pipeline::network=debug,dynamo_llm::migration=debug,dynamo_llm::mocker=info",
             "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
-            **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
+            **{name: os.environ[name] for name in ("PYTHONPATH", "ETCD_LEASE_TTL") if name in os.environ},
             **({} if title == "frontend" else {"DYN_SYSTEM_PORT": str(port)}),
             **({"ETCD_ENDPOINTS": f"http://127.0.0.1:{self.ports['etcd']}"} if "etcd" in self.ports else {}),
             **({"NATS_SERVER": f"nats://127.0.0.1:{self.ports['nats']}"} if "nats" in self.ports else {}),
