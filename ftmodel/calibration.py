@@ -14,6 +14,7 @@ from ftmodel.engines import Engine
 from ftmodel.history import Event, LogLine, Received, RequestSent
 from ftmodel.session import Proof
 from ftmodel.steps import (
+    SLOTS,
     After,
     Cancel,
     HolderOf,
@@ -43,35 +44,48 @@ def control(topology: str) -> Plan:
     return Plan(topology=topology, workers=2, migration_limit=3, steps=(*steps, Settle(name="s7")))
 
 
-def calibration(topology: str) -> Plan:
-    """Each kind of cancel, a drain, a holder killed, a request to a worker that is dead, and the limit spent."""
-    steps: list[Step] = []
-    for i, (api, stream) in enumerate((("completion", True), ("completion", False), ("chat", True)), start=1):
-        steps.append(Submit(name=f"r{i}", api=api, stream=stream, max_tokens=600))  # type: ignore[arg-type]
-        at = Token(f"r{i}", 5) if stream else Sent(f"r{i}")
-        steps.append(Cancel(name=f"c{i}", request=f"r{i}", at=at, skew_ms=100))
-    steps += [
-        Submit(name="r0", api="chat", stream=False, max_tokens=600),
-        Cancel(name="c0", request="r0", how="timeout", at=Sent("r0"), skew_ms=300),
-        Settle(name="s1"),
+def calibration(topology: str, workers: int = SLOTS) -> Plan:
+    """Each kind of cancel, a drain, a holder killed, a request to a worker that is dead, and the limit spent.
+
+    With fewer workers than slots the drain is left out, for each worker has to die.
+    """
+    all_ = workers == SLOTS
+    drain: list[Step] = [
         Submit(name="r4", max_tokens=200),
         Submit(name="r5", max_tokens=200),
         StopWorker(name="s2", worker=HolderOf("r4"), at=Token("r4", 20)),
         Settle(name="s3"),
+    ]
+    rest: list[Step] = [
+        KillWorker(name="s7", worker=Slot(1)),
+        *(Submit(name=f"r{i}", max_tokens=2) for i in (10, 11, 12)),
+        Settle(name="s12"),
+    ]
+    steps: list[Step] = [
+        *_cancels(),
+        Settle(name="s1"),
+        *(drain if all_ else ()),
         Submit(name="r6", max_tokens=600),
         KillWorker(name="s4", worker=HolderOf("r6"), at=Token("r6", 20)),
         # Sent to every worker in turn, so to the dead one too.
         *(Submit(name=f"r{i}", max_tokens=2, at=After("s4")) for i in (7, 8, 9)),
         KillWorker(name="s5", worker=HolderOf("r6"), at=Token("r6", 200)),
         Settle(name="s6"),
-        KillWorker(name="s7", worker=Slot(1)),
-        *(Submit(name=f"r{i}", max_tokens=2) for i in (10, 11, 12)),
-        Settle(name="s12"),
-        *(KillWorker(name=f"s{i}", worker=Slot(i - 6)) for i in (8, 9, 10)),
+        *(rest if all_ else ()),
+        *(KillWorker(name=f"s{i}", worker=Slot(i - 6)) for i in (8, 9, 10)[: workers - 1]),
         Submit(name="r13", max_tokens=2),
         Settle(name="s11"),
     ]
-    return Plan(topology=topology, workers=4, migration_limit=1, steps=tuple(steps))
+    return Plan(topology=topology, workers=workers, migration_limit=1, steps=tuple(steps))
+
+
+def _cancels() -> Iterable[Step]:
+    for i, (api, stream) in enumerate((("completion", True), ("completion", False), ("chat", True)), start=1):
+        yield Submit(name=f"r{i}", api=api, stream=stream, max_tokens=600)  # type: ignore[arg-type]
+        at = Token(f"r{i}", 5) if stream else Sent(f"r{i}")
+        yield Cancel(name=f"c{i}", request=f"r{i}", at=at, skew_ms=100)
+    yield Submit(name="r0", api="chat", stream=False, max_tokens=600)
+    yield Cancel(name="c0", request="r0", how="timeout", at=Sent("r0"), skew_ms=300)
 
 
 def proof(histories: Iterable[Iterable[Event]], engine: Engine) -> Proof:

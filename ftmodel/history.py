@@ -181,14 +181,17 @@ class Exited:
 
 
 Fault = Literal[
-    "kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend",
+    "kill-worker", "kill-engine", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend",
     "kill-etcd", "stop-etcd", "freeze-etcd", "thaw-etcd", "kill-nats", "stop-nats", "freeze-nats", "thaw-nats",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultMade:
-    """A fault hit an incarnation. Verified: the process was seen gone, or stopped, or going on, after it."""
+    """A fault hit an incarnation. Verified: the process was seen gone, or stopped, or going on, after it.
+
+    `kill-engine` hits a process below the worker's own, which lives on at first: its end is told by itself.
+    """
 
     at: Interval
     fault: Fault
@@ -377,9 +380,8 @@ class ReaderPaused:
 class LogLine:
     """A line of a process's log that the dialect understands. Its time is the line's own, put on the one clock.
 
-    Meanings, of a worker: `begun` (the request arrived there), `ended`, `aborted`, `failed` (by an engine that logs
-    ids), `finished` (it is over, one way or another), `signalled` (it was told that
-    the client has left). Of a frontend: `selected`, `kill` (a control message that ends a request, Kill or Stop; no id),
+    Meanings, of a worker: `begun` (the request arrived there), `aborting`, `ended`, `aborted`, `failed` (by an engine
+    that logs ids), `finished` (it is over, one way or another), `signalled` (it was told that the client has left). Of a frontend: `selected`, `kill` (a control message that ends a request, Kill or Stop; no id),
     `client-gone`, `migrating` (an ongoing stream), `retrying` (a stream not begun), `given-up`. Of any: `panic`,
     `traceback`, `assertion`.
     """

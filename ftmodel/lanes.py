@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ftmodel import planfile, runner
+from ftmodel import engines, planfile, runner
 from ftmodel.errors import HarnessError
 from ftmodel.runner import Examples
 from ftmodel.session import AS_DRAWN, Compared, Proof, Session
@@ -115,8 +115,9 @@ class Lanes:
         self._session = session
         self._examples = examples
         self._until_s = until_s
-        # Ports that a topology sets bear one cluster at a time.
+        # Ports that a topology sets bear one cluster at a time, and so does a machine that an engine fills.
         self._alone = any(top.http_port is not None or top.system_port is not None for top in session.topologies)
+        self._alone |= any(engines.of(top).alone for top in session.topologies)
         self._room = room()
         self._lanes = 1 if self._alone else self._room.lanes
         self._seats = Seats(self._room.seats)

@@ -14,6 +14,7 @@ from ftmodel.steps import (
     EngineError,
     FreezeWorker,
     Heal,
+    KillEngine,
     KillFrontend,
     KillWorker,
     OnService,
@@ -101,7 +102,7 @@ class Outline:
         match step:
             case StartWorker():
                 self._join(step.slot)
-            case KillWorker() | StopWorker():
+            case KillWorker() | KillEngine() | StopWorker():
                 self._lose(step.worker, "empty")
             case FreezeWorker():
                 self._lose(step.worker, "frozen")

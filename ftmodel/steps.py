@@ -141,6 +141,22 @@ class KillWorker:
     kind: Literal["kill-worker"] = "kill-worker"
 
 
+Part = Literal["engine", "rank"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillEngine:
+    """SIGKILL one process inside a worker, whose own process survives at first; void where the engine has none such."""
+
+    name: str
+    worker: Subject
+    part: Part = "engine"
+    """The process that schedules, or one below it that computes."""
+    at: Anchor = Now()
+    skew_ms: int = 0
+    kind: Literal["kill-engine"] = "kill-engine"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopWorker:
     """SIGTERM the worker: it drains."""
@@ -354,23 +370,23 @@ class Heal:
 
 
 Step = (
-    StartWorker | KillWorker | StopWorker | FreezeWorker | ThawWorker | KillFrontend | StopFrontend | StartFrontend
-    | OnService | EngineError | Submit | BadRequest | Cancel | SlowReader | Settle | Heal
+    StartWorker | KillWorker | KillEngine | StopWorker | FreezeWorker | ThawWorker | KillFrontend | StopFrontend
+    | StartFrontend | OnService | EngineError | Submit | BadRequest | Cancel | SlowReader | Settle | Heal
 )  # fmt: skip
-OnWorker = KillWorker | StopWorker | FreezeWorker | ThawWorker
+OnWorker = KillWorker | KillEngine | StopWorker | FreezeWorker | ThawWorker
 
 KINDS: Final[dict[str, type[Step]]] = {
     str(cls.__dataclass_fields__["kind"].default): cls
     for cls in (
-        StartWorker, KillWorker, StopWorker, FreezeWorker, ThawWorker, KillFrontend, StopFrontend, StartFrontend,
-        EngineError, Submit, BadRequest, Cancel, SlowReader, Settle, Heal,
+        StartWorker, KillWorker, KillEngine, StopWorker, FreezeWorker, ThawWorker, KillFrontend, StopFrontend,
+        StartFrontend, EngineError, Submit, BadRequest, Cancel, SlowReader, Settle, Heal,
     )
 } | dict.fromkeys(get_args(ServiceKind), OnService)  # fmt: skip
 """Every kind of step by its id, as plans, histories and `ftmodel list steps` name it."""
 
 FAULTS: Final = (
-    "kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend", "engine-error",
-    *(kind for kind in get_args(ServiceKind) if not kind.startswith("start")),
+    "kill-worker", "kill-engine", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend",
+    "engine-error", *(kind for kind in get_args(ServiceKind) if not kind.startswith("start")),
 )  # fmt: skip
 
 
@@ -407,6 +423,8 @@ class Mix:
     bad_request: int = 0
     slow_reader: int = 0
     engine_error: int = 0
+    kill_engine: int = 0
+    """A process inside a worker is killed."""
     frontend: int = 0
     """A frontend is killed or stopped, or started again."""
     race: int = 0
@@ -450,6 +468,9 @@ def _deed(step: Step) -> str:
         case KillWorker() | StopWorker() | FreezeWorker() | ThawWorker():
             verb = step.kind.partition("-")[0]
             return f"{verb} {_whom(step.worker)} ({_SIGNALS[verb]})"
+        case KillEngine():
+            part = "engine process" if step.part == "engine" else "rank process of the engine"
+            return f"kill the {part} of {_whom(step.worker)} (SIGKILL)"
         case OnService():
             signal = _SIGNALS.get(step.deed)
             return f"{step.deed} {step.service}{f' ({signal})' if signal else ''}"

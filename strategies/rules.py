@@ -22,6 +22,7 @@ from ftmodel.steps import (
     EngineError,
     FreezeWorker,
     Heal,
+    KillEngine,
     KillWorker,
     Mix,
     Now,
@@ -201,6 +202,17 @@ def stops(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     return _fault(StopWorker, outline) if outline.alive > 0 else None
 
 
+def kills_engine(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
+    """A process inside a worker dies: the engine, or a rank of it. Void with engines that have none."""
+    if outline.alive < 1:
+        return None
+    return st.tuples(hits(outline, LONG_TOKENS), skews(()), st.sampled_from(("engine", "engine", "rank"))).map(
+        lambda drawn: (
+            KillEngine(name=named("s", outline), worker=drawn[0][0], at=drawn[0][1], skew_ms=drawn[1], part=drawn[2]),  # type: ignore[arg-type]
+        )
+    )
+
+
 def _fault(cls: type[KillWorker | StopWorker], outline: Outline) -> Draws:
     return st.tuples(hits(outline, LONG_TOKENS), skews(())).map(
         lambda drawn: (cls(name=named("s", outline), worker=drawn[0][0], at=drawn[0][1], skew_ms=drawn[1]),)
@@ -252,6 +264,7 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ("slow_reader", slow_readers),
     ("engine_error", engine_errors),
     ("kill_worker", kills),
+    ("kill_engine", kills_engine),
     ("stop_worker", stops),
     ("freeze_worker", freezes),
     ("frontend", gates),
@@ -304,13 +317,15 @@ def mixes(*, outages: bool = False) -> SearchStrategy[Mix]:
     """
     calm = {"stop_worker": 1, "settle": 3, "heal": 1}
     both = Mix(submit=4, cancel=6, start_worker=4, kill_worker=4, race=1, **calm)
-    kills_most = Mix(submit=5, cancel=3, start_worker=5, kill_worker=6, restart=1, race=1, **calm)
+    kills_most = Mix(submit=5, cancel=3, start_worker=5, kill_worker=6, kill_engine=1, restart=1, race=1, **calm)
     cancels_most = Mix(submit=4, cancel=9, start_worker=2, kill_worker=1, slow_reader=1, bad_request=1, **calm)
     drains_most = Mix(submit=4, cancel=4, start_worker=4, kill_worker=2, stop_worker=3, drain=2, settle=3, heal=1)
     freezing = Mix(submit=5, cancel=4, start_worker=3, kill_worker=2, freeze_worker=3, bad_request=1, **calm)
     doors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=2, frontend=2, slow_reader=1, **calm)
     crowds = Mix(submit=4, cancel=3, start_worker=3, kill_worker=2, storm=2, roll=1, restart=1, **calm)
-    errors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=3, engine_error=3, bad_request=1, **calm)
+    errors = Mix(
+        submit=5, cancel=5, start_worker=3, kill_worker=3, engine_error=3, kill_engine=2, bad_request=1, **calm
+    )
     blackouts = Mix(submit=6, cancel=4, start_worker=2, kill_worker=2, service=3, **calm)
     plain = Mix(start_worker=0, kill_worker=0, stop_worker=0, cancel=0, settle=1)
     faulty = (both, both, kills_most, cancels_most, drains_most, crowds, doors, errors, kills_most, both, freezing)

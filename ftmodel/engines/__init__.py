@@ -10,12 +10,24 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ftmodel.errors import TopologyError
+from ftmodel.steps import SLOTS
 from ftmodel.systems import MetricRow, Pattern
 
-_NO_ENGINES: Final = ("model",)
+if TYPE_CHECKING:
+    from ftmodel.topology import Topology
+
+_NO_ENGINES: Final = ("hub", "model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What an engine is started with on one kind of device, besides the rest."""
+
+    arguments: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +63,36 @@ class Engine:
     """Of the options that are words: what they may be."""
     path: Path | None = None
     """The worker's file, if it is ours."""
+    forks: bool = True
+    """Its worker can be forked from a process that has imported it; else each is started by exec."""
+    limit_arguments: tuple[str, ...] = ()
+    """Arguments of the worker that set the migration limit, where the release takes it from workers."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment of the worker. Values are filled in as arguments are, with {port1}, ... and {shared} besides."""
+    ports: int = 0
+    """Ports of its own that each worker takes."""
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    """What differs on a "cpu" and a "gpu"; empty: nothing does. The option `device` chooses, or it is found out."""
+    boot_bound_s: float = 30.0
+    """From the start of a worker to its readiness, at most."""
+    alone: bool = False
+    """It takes so much of a machine that one example runs at a time."""
+    workers_most: int = SLOTS
+    """So many workers at a time are reasonable on one machine; control and calibration keep to it."""
+    own_health: bool = False
+    """A worker is asked by its own health endpoint too whether it is ready."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Processes inside a worker that can be killed: what a step calls them, and their names in the process table."""
+    model: Callable[[str, Path, Mapping[str, float | str]], Path] | None = None
+    """(name of the model, an empty folder, options) -> the folder of the model to serve; None: the common one."""
+    adapt: Callable[[Engine, str], Engine] | None = None
+    """The engine as it is with a model of this name, where that changes what is known of its tokens."""
+
+
+def of(topology: Topology) -> Engine:
+    """The engine of a topology, with the model that it names. Raises TopologyError."""
+    engine = find(topology.engine)
+    return engine.adapt(engine, topology.model) if engine.adapt else engine
 
 
 def names() -> tuple[str, ...]:

@@ -175,7 +175,8 @@ class Incarnation:
         """When it died; None if it surely did not or may not have."""
         if self.exited:
             return self.exited.at
-        kills = [fault.at for fault in self.faults if fault.fault.startswith("kill") and fault.verified]
+        deadly = ("kill-worker", "kill-frontend")
+        kills = [fault.at for fault in self.faults if fault.fault in deadly and fault.verified]
         return min(kills, key=lambda at: at.after_s, default=None)
 
     def frozen(self) -> Iterator[tuple[float, float]]:

@@ -226,5 +226,5 @@ def _is_ordered(ledger: Ledger, line: LogLine) -> bool:
 
 
 def _excused(process: Incarnation, line: LogLine) -> bool:
-    faults = (fault for fault in process.faults if fault.fault in ("kill-worker", "freeze-worker"))
+    faults = (fault for fault in process.faults if fault.fault in ("kill-worker", "kill-engine", "freeze-worker"))
     return any(fault.at.before_s <= line.at.after_s for fault in faults)

@@ -112,6 +112,14 @@ class Pattern:
     where: Mapping[str, str] | None = None
     keep: tuple[str, ...] = ()
     """Fields of the line that the event keeps."""
+    also: str = ""
+    """What the message must hold besides."""
+    since: tuple[int, int] = (0, 0)
+    """Of a row of an engine: the first release of the system whose worker says so."""
+    until: tuple[int, int] = (99, 0)
+    """The first whose worker does not any more."""
+    unless: tuple[str, ...] = ()
+    """Meanings: if the same log has said one of them of the same id since that begun, the line does not mean this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +156,12 @@ class Place:
     """A worker's on the request plane, where the system lets it be chosen."""
     services: Mapping[ServiceName, int] = field(default_factory=dict)
     """The ports of the services that the cluster stands on."""
+    ports: tuple[int, ...] = ()
+    """Further ones, of the engine's own."""
+    shared: Path = Path()
+    """A folder that all examples of a run share, for what is costly to make twice."""
+    device: str = ""
+    """On what an engine runs that knows several: "cpu" or "gpu"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +172,8 @@ class Command:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     function: str = "main"
+    forks: bool = True
+    """False: it must be started by exec."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -295,7 +295,15 @@ class Story:
 
     def fault(
         self,
-        kind: Literal["kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "kill-frontend", "stop-frontend"],
+        kind: Literal[
+            "kill-worker",
+            "kill-engine",
+            "stop-worker",
+            "freeze-worker",
+            "thaw-worker",
+            "kill-frontend",
+            "stop-frontend",
+        ],
         title: str,
         at_s: float,
         *,

@@ -371,6 +371,30 @@ def test_a_killed_or_frozen_process_may_cry_a_stopped_one_may_not() -> None:
         assert signatures(judged(story)) == found
 
 
+def test_a_worker_whose_engine_was_killed_may_cry_and_end_and_is_no_witness_from_then_on() -> None:
+    story = Story(limit=3)
+    moved = Ask(story, "r1", 5.0, 203).begin("w1", 5.004)
+    moved.run(61, 5.01)
+    story.fault("kill-engine", "w1", 5.5)
+    story.log("w1", "traceback", 5.6)
+    moved.stop("died", 5.7).move("migrating", 5.71).begin("w2", 5.75)
+    story.exit("w1", 5.7, unlisted_s=5.7)
+    end_s = moved.run(203 - 61, 5.76)
+    moved.stop("ended", end_s - 0.001).finish(end_s)
+    assert signatures(judged(story)) == []
+
+
+def test_a_worker_whose_engine_was_killed_lives_until_its_own_end() -> None:
+    story = Story()
+    story.fault("kill-engine", "w1", 5.0)
+    ledger = Ledger(story.setting)
+    for event in story.told(20.0):
+        ledger.see(event)
+    worker = ledger.processes["w1"]
+    assert worker.touched_from_s < 5.1
+    assert worker.died is None or worker.died.before_s > 20.0
+
+
 def test_a_thawed_worker_lives_on_and_must_come_to_rest() -> None:
     story = Story()
     Ask(story, "r1", 5.0, 50).whole("w2", 5.0)

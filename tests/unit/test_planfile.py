@@ -21,6 +21,7 @@ from ftmodel.steps import (
     EngineError,
     EngineFault,
     Mix,
+    Part,
     Plan,
     Step,
     Subject,
@@ -65,6 +66,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "usage": st.booleans(),
     "wrong": st.sampled_from(get_args(Wrong)),
     "pause_ms": st.integers(0, 100_000),
+    "part": st.sampled_from(get_args(Part)),
 }
 
 any_step: st.SearchStrategy[Step] = st.one_of(*map(built, KINDS.values()))

@@ -22,6 +22,7 @@ from ftmodel.steps import (
     Gone,
     Heal,
     HolderOf,
+    KillEngine,
     KillFrontend,
     KillWorker,
     NotHolderOf,
@@ -51,6 +52,11 @@ from ftmodel.steps import (
 SAID = [
     (StartWorker(name="s1", slot=3), "start a worker in slot 3"),
     (KillWorker(name="s1", worker=Slot(2)), "kill worker 2 (SIGKILL)"),
+    (KillEngine(name="s1", worker=Slot(2)), "kill the engine process of worker 2 (SIGKILL)"),
+    (
+        KillEngine(name="s1", worker=HolderOf("r3"), part="rank", at=Token("r3", 17)),
+        "kill the rank process of the engine of the worker that serves r3 (SIGKILL), at token 17 of r3",
+    ),
     (
         KillWorker(name="s1", worker=HolderOf("r3"), at=Token("r3", 17)),
         "kill the worker that serves r3 (SIGKILL), at token 17 of r3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from ftmodel.engines import Engine
+from ftmodel.engines import Device, Engine
 from ftmodel.systems import Command, Place, Role
 from ftmodel.systems.dynamo.promises import ETCD_LEASE_S
 
@@ -33,7 +33,7 @@ PRELOAD_ENV: Final[Mapping[str, str]] = {
 
 def preload(topology: Topology, engine: Engine) -> tuple[str, ...]:
     """Modules to import once, before forking frontends and workers of this topology."""
-    return (_FRONTEND, engine.module)
+    return (_FRONTEND, engine.module) if engine.forks else (_FRONTEND,)
 
 
 _OF_KEYS: Final[Mapping[str, str]] = {
@@ -83,12 +83,19 @@ def launch(
         "name": topology.model,
         "migration_limit": str(migration_limit),
         "armed": str(place.scratch / "armed"),
+        "shared": str(place.shared),
+        **{f"port{number}": str(port) for number, port in enumerate(place.ports, start=1)},
         **{key: _written(value) for key, value in {**engine.options, **topology.options}.items()},
     }
     env["DYN_SYSTEM_PORT"] = str(place.system_port)
     env["DYN_TCP_RPC_PORT"] = str(place.plane_port)
-    argv = tuple(part.format(**filled) for part in engine.arguments)
-    return Command(module=engine.module, argv=(*argv, *topology.worker.args), env={**env, **topology.worker.env})
+    device = engine.devices.get(place.device, Device())
+    env |= {name: value.format(**filled) for name, value in {**engine.env, **device.env}.items()}
+    argv = tuple(part.format(**filled) for part in (*engine.arguments, *device.arguments))
+    return Command(
+        module=engine.module, argv=(*argv, *topology.worker.args), env={**env, **topology.worker.env},
+        forks=engine.forks,
+    )  # fmt: skip
 
 
 def _written(value: float | str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,8 +28,8 @@ from ftmodel.targets.real.ports import NO_TLS, Ports
 from ftmodel.targets.real.processes import Launch, Process, ProcessGoneError, Warden
 from ftmodel.topology import Component, Topology
 
-BOOT_BOUND_S: Final = 30.0
-"""From the start of a process to its readiness, for a forked one; a cold start of a large engine takes longer."""
+KILL_BOUND_S: Final = 30.0
+"""From SIGKILL to the end of a process."""
 POLL_S: Final = 0.020
 LIST_EVERY_S: Final = 0.250
 MODELS_EVERY: Final = 4
@@ -59,6 +59,10 @@ class Incarnation:
     """Titles of the frontends through which it has answered a request of the tester's."""
     plane_port: int = 0
     """A worker's port on the request plane."""
+    ports: tuple[int, ...] = ()
+    """Further ports of its engine."""
+    is_healthy: bool = False
+    """Its own health endpoint has said so, where it is asked."""
     asked: int = 0
     """How often a frontend was asked for its list."""
     has_model: bool = False
@@ -94,6 +98,12 @@ class Ground:
     cold_start: bool = False
     programs: dict[ServiceName, Path] = field(default_factory=dict)
     """Of the services that the examples' clusters stand on."""
+    shared: Path = Path()
+    """A folder that all examples share."""
+    models: Mapping[str, Path] = field(default_factory=dict)
+    """By topology: the model that its workers serve, where it is not the common one."""
+    devices: Mapping[str, str] = field(default_factory=dict)
+    """By topology: on what its engine runs, where that makes a difference."""
 
 
 class Cluster:
@@ -145,7 +155,8 @@ class Cluster:
             verify=NO_TLS,
         )
         dialect = system.dialect(ground.release)
-        self._patterns = _patterns(dialect.patterns, engine.patterns)
+        spoken = tuple(row for row in engine.patterns if row.since <= ground.release < row.until)
+        self._patterns = _patterns(dialect.patterns, spoken)
         self._rows = (*dialect.metrics, *engine.metrics)
         self._watching: list[asyncio.Task[None]] = []
 
@@ -208,9 +219,12 @@ class Cluster:
         port = self.ground.ports.take(wanted + slot - 1 if wanted and title.count("-") < 2 else None)
         if role == "worker":
             plane_port = self.ground.ports.take(plane_port or None)
+        ports = tuple(self.ground.ports.take() for _ in range(self.engine.ports)) if role == "worker" else ()
+        name = self.topology.name
         place = Place(
-            python=self.ground.python, scratch=self.folder, model=self.ground.model, http_port=port, system_port=port,
-            plane_port=plane_port, services=self.backing.ports,
+            python=self.ground.python, scratch=self.folder, model=self.ground.models.get(name, self.ground.model),
+            http_port=port, system_port=port, plane_port=plane_port, services=self.backing.ports, ports=ports,
+            shared=self.ground.shared, device=self.ground.devices.get(name, ""),
         )  # fmt: skip
         command = self.system.launch(role, self.topology, self.engine, place, self.migration_limit, self.ground.release)
         before_s = self.clock.now()
@@ -224,6 +238,7 @@ class Cluster:
             log=LogFile(self.logs / f"{title}.log", title, self._for(role), self.clock),
             rows=tuple(row for row in self._rows if row.role == role),
             plane_port=plane_port,
+            ports=ports,
         )
         self.lives[title] = life
         (self.gates if role == "frontend" else self.slots)[slot] = life
@@ -243,8 +258,8 @@ class Cluster:
         env["FTMODEL_STORE"] = str(self.logs.absolute())
         shown = f"ftmodel {self.folder.name} {title}"
         log = self.logs / f"{title}.log"
-        role: Component = getattr(self.topology, "frontend" if title.startswith("frontend") else "worker")
-        if not self.ground.cold_start and not role.env:  # some of the environment is read when modules are imported
+        component: Component = getattr(self.topology, "frontend" if title.startswith("frontend") else "worker")
+        if command.forks and not self.ground.cold_start and not component.env:  # some of it is read at the imports
             return Launch(
                 title=shown, how="fork", module=command.module, function=command.function, argv=command.argv,
                 env=env, cwd=self.folder, log=log,
@@ -261,8 +276,11 @@ class Cluster:
         at = self.clock.of_monotonic(exit_.at)
         self.push(Exited(at=at, title=life.title, code=exit_.code, signal=exit_.signal))
         if life.role == "worker":  # clients still speak to a frontend's port: it must be nobody else's meanwhile
-            self.ground.ports.give_back(life.port)
-            self.ground.ports.give_back(life.plane_port)
+            self._give_back(life)
+
+    def _give_back(self, life: Incarnation) -> None:
+        for port in (life.port, life.plane_port, *life.ports):
+            self.ground.ports.give_back(port)
 
     # -- who is there
 
@@ -296,8 +314,11 @@ class Cluster:
                 answer = await self.client.get(life.url + self.system.metrics_path)
                 if answer.status_code == httpx.codes.OK:
                     self._identify(life, answer.text)
+        if self.engine.own_health and not life.is_healthy:
+            life.is_healthy = await self._status(life, self.system.health_path) == httpx.codes.OK
         listed = await self.ask_list(frontend)
-        return listed is not None and life.title in listed.titles and listed.models
+        is_healthy = life.is_healthy or not self.engine.own_health
+        return is_healthy and listed is not None and life.title in listed.titles and listed.models
 
     def _identify(self, life: Incarnation, page: str) -> None:
         """Learn under which id it is listed, from its metrics page, and tell it once."""
@@ -422,7 +443,7 @@ class Cluster:
     async def kill(self, life: Incarnation) -> Interval:
         """SIGKILL a process's group and wait until it is gone: from the signal to its end. Raises ProcessGoneError."""
         sent = self.clock.of_monotonic(await self.ground.warden.signal(life.process, signal.SIGKILL))
-        async with asyncio.timeout(BOOT_BOUND_S):
+        async with asyncio.timeout(KILL_BOUND_S):
             exit_ = await life.process.wait()
         return Interval(sent.before_s, max(sent.after_s, self.clock.of_monotonic(exit_.at).after_s))
 
@@ -437,8 +458,7 @@ class Cluster:
             if life.alive:
                 with suppress(ProcessGoneError):
                     await self.kill(life)
-            self.ground.ports.give_back(life.port)
-            self.ground.ports.give_back(life.plane_port)
+            self._give_back(life)
         self.backing.close()
         self.poll_logs()
         await self.client.aclose()

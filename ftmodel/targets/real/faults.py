@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from ftmodel.history import EngineErred, Event, FaultMade, Interval, LogLine
 from ftmodel.targets.real.armed import Orders
 from ftmodel.targets.real.clock import Clock
 from ftmodel.targets.real.cluster import Cluster, Incarnation
+from ftmodel.targets.real.processes import Descendant
 from ftmodel.targets.real.requests import Request
 
 VERIFY_BOUND_S: Final = 5.0
@@ -46,6 +48,39 @@ class Faults:
             at = await self._cluster.kill(life)
             self._tell(f"kill-{_what(life)}", step, life, at, verified=not life.alive)
         return life.title
+
+    async def kill_engine(self, step: str, life: Incarnation, part: str) -> str:
+        """SIGKILL a process inside the worker; verified by its end. Raises VoidError if it has none such."""
+        name = self._cluster.engine.parts.get(part)
+        if name is None:
+            raise VoidError(f"a worker of the {self._cluster.engine.name} engine has no {part} process of its own")
+        async with life.busy:
+            inner = next((d for d in await self._below(life) if d.command == name and d.state != "Z"), None)
+            handle = _opened(inner) if inner else None
+            if inner is None or handle is None:
+                raise VoidError(f"{life.title} has no {part} process now ({name})")
+            life.hit = True
+            before_s = self._clock.now()
+            try:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            except ProcessLookupError:
+                raise VoidError(f"the {part} process of {life.title} ended by itself") from None
+            finally:
+                os.close(handle)
+            at = self._clock.since(before_s)
+            verified = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(VERIFY_BOUND_S):
+                    while any(d.pid == inner.pid and d.state not in "ZX" for d in await self._below(life)):
+                        await asyncio.sleep(LOOK_EVERY_S)
+                    verified = True
+            self._tell("kill-engine", step, life, at, verified=verified)
+        return f"{life.title} {inner.command} {inner.pid}"
+
+    async def _below(self, life: Incarnation) -> list[Descendant]:
+        """The processes of this worker's session, itself left out."""
+        below = await self._warden.descendants()
+        return [row for row in below if row.session == life.process.pid and row.pid != life.process.pid]
 
     async def stop(self, step: str, life: Incarnation) -> str:
         """SIGTERM the process; verified by its having taken the signal, or its end."""
@@ -161,6 +196,19 @@ class Faults:
 def _what(life: Incarnation) -> str:
     """What a fault on it is named after: its role, or the service that it is."""
     return life.title.partition("-")[0] if life.role == "service" else life.role
+
+
+def _opened(inner: Descendant) -> int | None:
+    """A handle on a process, which no other can take the place of; None if it is gone."""
+    try:
+        handle = os.pidfd_open(inner.pid)
+    except ProcessLookupError:
+        return None
+    with suppress(OSError):
+        if Path(f"/proc/{inner.pid}/comm").read_text().strip() == inner.command:
+            return handle
+    os.close(handle)
+    return None
 
 
 def _is_pending(pid: int, signum: int) -> bool:

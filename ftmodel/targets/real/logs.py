@@ -35,6 +35,8 @@ class LogFile:
         self._rest = b""
         self._line = 0
         self._read_s = clock.now()
+        self._said: dict[str, set[str]] = {}
+        """By request id: the meanings of its lines since it begun last."""
 
     def poll(self) -> list[LogLine]:
         """The events of the lines that came since the last call."""
@@ -63,13 +65,20 @@ class LogFile:
         message = str(row.get("message", ""))
         for pattern in self._patterns:
             if pattern.text in message and _fits(pattern, row):
+                id_ = _request_id(pattern, row, message)
+                said = self._said.setdefault(id_, set()) if id_ else set()
+                if said.intersection(pattern.unless):
+                    continue
+                if pattern.meaning == "begun":
+                    said.clear()
+                said.add(pattern.meaning)
                 kept = {key: _bare(row[key]) for key in pattern.keep if key in row}
                 return [
                     LogLine(
                         at=self._when(row, read),
                         title=self.title,
                         meaning=pattern.meaning,
-                        id=_request_id(pattern, row, message),
+                        id=id_,
                         fields=kept,
                         line=self._line,
                     )
@@ -100,6 +109,8 @@ def _fields(text: str) -> dict[str, Any]:
 
 def _fits(pattern: Pattern, row: dict[str, Any]) -> bool:
     if pattern.target and pattern.target not in str(row.get("target", "")):
+        return False
+    if pattern.also not in str(row.get("message", "")):
         return False
     return all(str(row.get(key)) == value for key, value in (pattern.where or {}).items())
 

@@ -15,13 +15,14 @@ from ftmodel.errors import HarnessError
 from ftmodel.history import Answered, Event, Interval
 from ftmodel.steps import Submit
 from ftmodel.targets.real.clock import Clock
-from ftmodel.targets.real.cluster import BOOT_BOUND_S, Cluster, Incarnation
+from ftmodel.targets.real.cluster import Cluster, Incarnation
 from ftmodel.targets.real.requests import Clients, Request
 
 LOOK_EVERY_S: Final = 0.020
 PROBE_BOUND_S: Final = 0.100
 """A probe that is not answered so soon went to a worker that is busy, or gone; another is sent."""
-LONGEST_PAUSE_S: Final = 0.5
+PAUSES: Final = 60
+"""The longest pause between two probes is this part of what the engine may take to boot: a slow one gets few."""
 
 
 class Readiness:
@@ -37,11 +38,12 @@ class Readiness:
         self._clients = clients
         self._clock = clock
         self._push = push
+        self._bound_s = cluster.engine.boot_bound_s
 
     async def boot(self) -> None:
         """Wait until every worker is ready. Raises HarnessError that says which is not, and where its log is."""
         try:
-            async with asyncio.timeout(BOOT_BOUND_S):
+            async with asyncio.timeout(self._bound_s):
                 pairs = [
                     (life, gate) for life in self._cluster.workers_alive() for gate in self._cluster.gates.values()
                 ]
@@ -60,7 +62,7 @@ class Readiness:
 
     async def _follow(self, life: Incarnation, frontend: Incarnation) -> None:
         with suppress(TimeoutError, HarnessError):
-            async with asyncio.timeout(BOOT_BOUND_S):
+            async with asyncio.timeout(self._bound_s):
                 await self._until_ready(life, frontend)
 
     async def _until_ready(self, life: Incarnation, frontend: Incarnation) -> None:
@@ -73,7 +75,7 @@ class Readiness:
         pause_s = LOOK_EVERY_S
         while _serve(life, frontend) and frontend.title not in life.answered:
             await asyncio.gather(self._until_answered(self._probe(frontend)), asyncio.sleep(pause_s))
-            pause_s = min(LONGEST_PAUSE_S, 1.5 * pause_s)  # few probes, however long it takes
+            pause_s = min(self._bound_s / PAUSES, 1.5 * pause_s)  # few probes, however long it takes
         for process in (life, frontend):
             if not process.alive and not process.hit:
                 raise HarnessError(self._late())
@@ -110,9 +112,9 @@ class Readiness:
         gates = self._cluster.gates.values()
         late = next((w for w in self._cluster.workers_alive() if len(w.answered) < len(gates)), None)
         if late is None:
-            return f"the cluster was not ready {BOOT_BOUND_S:g} s after its start; see {self._cluster.logs}"
+            return f"the cluster was not ready {self._bound_s:g} s after its start; see {self._cluster.logs}"
         what = "was not listed" if late.identity is None else "had not answered"
-        return f"{late.title} {what} {BOOT_BOUND_S:g} s after its start; see {late.log.path}"
+        return f"{late.title} {what} {self._bound_s:g} s after its start; see {late.log.path}"
 
 
 def _serve(life: Incarnation, frontend: Incarnation) -> bool:

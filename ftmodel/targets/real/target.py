@@ -24,6 +24,7 @@ from ftmodel.steps import (
     Gone,
     Heal,
     HolderOf,
+    KillEngine,
     KillFrontend,
     KillWorker,
     NotHolderOf,
@@ -316,7 +317,7 @@ class RealTarget:
                 return self._made(step, life)
             case KillWorker() if self._engine_times(step) and isinstance(step.at, Token):
                 return self._faults.died_at_token(step.name, self._known(step.at.request))
-            case KillWorker() | StopWorker() | FreezeWorker() | ThawWorker():
+            case KillWorker() | KillEngine() | StopWorker() | FreezeWorker() | ThawWorker():
                 life = self._victims[step.name] = self._resolve(step.worker)
                 return self._made(step, life)
             case KillFrontend() | StopFrontend():
@@ -332,6 +333,8 @@ class RealTarget:
                 return self._faults.freeze(step.name, life)
             case "thaw":
                 return self._faults.thaw(step.name, life)
+            case KillEngine():
+                return self._faults.kill_engine(step.name, life, step.part)
             case _:
                 return self._faults.kill(step.name, life)
 
