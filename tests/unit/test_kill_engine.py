@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from ftmodel import engines
-from ftmodel.history import Event, FaultMade
+from ftmodel.history import Event, FaultMade, Interval
 from ftmodel.targets.real import warden
 from ftmodel.targets.real.armed import Orders
 from ftmodel.targets.real.clock import Clock
@@ -85,6 +86,27 @@ def test_the_process_that_is_meant_dies_and_the_others_live(tmp_path: Path, pid:
     alive = {p.pid for p in psutil.Process(pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE} | {pid}
     assert before[name] not in alive
     assert pid in alive
+
+
+def test_a_stop_signals_the_process_that_was_started_and_none_below_it(tmp_path: Path, pid: int) -> None:
+    told: list[Event] = []
+    signalled: list[tuple[int, bool]] = []
+
+    async def take(_process: object, signum: int, group: bool = True) -> Interval:
+        signalled.append((signum, group))
+        return Interval(0.0, 0.0)
+
+    async def stop() -> None:
+        made = faults(tmp_path, "vllm", told)
+        made._warden.signal = take  # type: ignore[method-assign]
+        process = SimpleNamespace(pid=pid)
+        life: Any = SimpleNamespace(
+            title="w1", role="worker", process=process, busy=asyncio.Lock(), hit=False, frozen=False, alive=True
+        )
+        await made.stop("s1", life)
+
+    asyncio.run(stop())
+    assert signalled == [(signal.SIGTERM, False)]
 
 
 def test_an_engine_without_processes_of_its_own_makes_the_step_void(tmp_path: Path, pid: int) -> None:

@@ -83,12 +83,15 @@ class Faults:
         return [row for row in below if row.session == life.process.pid and row.pid != life.process.pid]
 
     async def stop(self, step: str, life: Incarnation) -> str:
-        """SIGTERM the process; verified by its having taken the signal, or its end."""
+        """SIGTERM the process; verified by its having taken the signal, or its end.
+
+        Not its group: whoever stops a service signals the process that he started, and that tells those below it.
+        """
         async with life.busy:
             if life.frozen:
                 raise VoidError(f"{life.title} is frozen and would not hear the signal")
             life.hit = True
-            at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGTERM))
+            at = self._clock.of_monotonic(await self._warden.signal(life.process, signal.SIGTERM, group=False))
             verified = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(VERIFY_BOUND_S):
