@@ -305,7 +305,7 @@ def _weight(name: str, outline: Outline, mix: Mix) -> int:
     weight: int = getattr(mix, name)
     if name == "start_worker":
         return weight * (8, 6, 2, 1, 1)[min(4, outline.alive)]
-    if name in ("kill_worker", "stop_worker"):
+    if name in ("kill_worker", "kill_engine", "stop_worker"):
         return weight * (0, 1, 3, 6, 6)[min(4, outline.alive)] // 2
     return weight
 

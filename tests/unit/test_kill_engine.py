@@ -92,7 +92,7 @@ def test_a_stop_signals_the_process_that_was_started_and_none_below_it(tmp_path:
     told: list[Event] = []
     signalled: list[tuple[int, bool]] = []
 
-    async def take(_process: object, signum: int, group: bool = True) -> Interval:
+    async def take(_process: object, signum: int, *, group: bool) -> Interval:
         signalled.append((signum, group))
         return Interval(0.0, 0.0)
 
