@@ -92,6 +92,8 @@ class Setting:
     """Characters of a token's text where each token has as many (the mocker's words); 0 where they vary."""
     engine_ids: bool
     """The engine logs the begin, end and abort of each request by its id."""
+    guides: bool = False
+    """The engine heeds guided decoding: such an answer may end by itself, and its tokens have any text."""
     frontends: int = 1
     router_mode: str = "round-robin"
     variant: Literal["as-drawn", "without-faults", "one-more-worker"] = "as-drawn"

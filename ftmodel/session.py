@@ -247,6 +247,7 @@ class Session:
             exact_text=engine.exact_text,
             token_chars=engine.token_chars,
             engine_ids=engine.engine_ids,
+            guides=engine.guides,
             variant=compared.variant,
             completed=compared.completed,
             proven=proof.meanings,

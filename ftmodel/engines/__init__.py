@@ -63,6 +63,8 @@ class Engine:
     """Of the options that are words: what they may be."""
     path: Path | None = None
     """The worker's file, if it is ours."""
+    guides: bool = False
+    """It heeds guided decoding: such an answer may end by itself, and its tokens have any text up to `token_chars`."""
     forks: bool = True
     """Its worker can be forked from a process that has imported it; else each is started by exec."""
     limit_arguments: tuple[str, ...] = ()

@@ -127,6 +127,7 @@ ENGINE = Engine(
     count=lambda text: len(text) // 4,
     engine_ids=True,
     arms=False,
+    guides=True,
     context_tokens=8192,
     stop=lambda _key, _position: " q",  # words follow each other by the alphabet: it comes, or not, as for any engine
     forks=False,

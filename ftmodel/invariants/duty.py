@@ -371,7 +371,7 @@ def most_received(ledger: Ledger, request: Request) -> int:
             return request.sent.max_tokens
         if choice.twin is not None:
             count = choice.twin.most_tokens
-        elif ledger.setting.token_chars:
+        elif ledger.setting.token_chars and not ledger.is_guided(request):
             count = -(-choice.chars // ledger.setting.token_chars)
         else:
             count = choice.chars

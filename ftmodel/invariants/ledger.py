@@ -78,6 +78,10 @@ class Ledger:
         self._first_sent: Interval | None = None
         self._seen_s = 0.0
 
+    def is_guided(self, request: Request) -> bool:
+        """True if a grammar shapes the answer: it may end by itself, and a token may have less text than others."""
+        return request.sent.guided and self.setting.guides
+
     # --- the fold -----------------------------------------------------------------------------------------------
 
     def belongs(self, event: Event) -> bool:

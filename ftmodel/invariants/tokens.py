@@ -144,7 +144,7 @@ class CountIsExact(Invariant):
 
 def _ending(ledger: Ledger, request: Request, choice: Choice) -> tuple[str, str]:
     """Slug and words of what is wrong with the end of a whole answer; empty if nothing is."""
-    reasons = finishes(request, choice)
+    reasons = finishes(ledger, request, choice)
     if choice.finish not in reasons:
         expected = " or ".join(map(repr, reasons))
         return "finish-reason", f"finish reason {choice.finish!r}, expected {expected}"
@@ -154,8 +154,10 @@ def _ending(ledger: Ledger, request: Request, choice: Choice) -> tuple[str, str]
     return "", ""
 
 
-def finishes(request: Request, choice: Choice) -> tuple[str, ...]:
+def finishes(ledger: Ledger, request: Request, choice: Choice) -> tuple[str, ...]:
     """The reasons for which this choice may finish: by max_tokens, or by a stop string if its text can have one."""
+    if ledger.is_guided(request):
+        return "length", "stop"
     if not request.sent.stop:
         return ("length",)
     if choice.twin is None or not choice.twin.stops:
@@ -174,8 +176,11 @@ def too_long(ledger: Ledger, request: Request, choice: Choice) -> bool | None:
 def too_short(ledger: Ledger, request: Request, choice: Choice) -> bool | None:
     """True if its text lacks what must come before its end; None if that cannot be told.
 
-    Where only the engine knows where its stop string stands, a text that ends there may have any length.
+    Where only the engine knows where its stop string stands, a text that ends there may have any length; so may one that
+    a grammar shapes.
     """
+    if ledger.is_guided(request):
+        return None
     if request.sent.stop and choice.finish == "stop" and (choice.twin is None or not choice.twin.stops):
         return None
     if choice.twin is not None:
@@ -196,7 +201,9 @@ def delivered(ledger: Ledger, request: Request, choice: Choice) -> range | None:
 
     A text that is not as it must be is another invariant's: how many tokens it has cannot be told.
     """
-    if choice.beyond or too_long(ledger, request, choice) or choice.finish not in finishes(request, choice):
+    if choice.beyond or too_long(ledger, request, choice) or choice.finish not in finishes(ledger, request, choice):
+        return None
+    if ledger.is_guided(request):
         return None
     if choice.twin is not None and (choice.twin.leaks or not choice.twin.complete):
         return None

@@ -124,7 +124,8 @@ def tokens_at(ledger: Ledger, request: Request, at_s: float) -> tuple[int, int]:
         width = course(request.sent.key.encode()).script.width
         least = chars // WORD_CHARS if width == 1 else chars * width
         return min(least, most), min(least + width - 1, most)
-    count = min(-(-chars // ledger.setting.token_chars), most) if ledger.setting.token_chars else known
+    token_chars = 0 if ledger.is_guided(request) else ledger.setting.token_chars
+    count = min(-(-chars // token_chars), most) if token_chars else known
     return count, count
 
 
