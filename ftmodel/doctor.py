@@ -360,7 +360,7 @@ def _stranger(system: System, version: str) -> str:
 
 
 def _vllm(python: Path, top: Topology, folder: Path) -> Check:
-    use = "vLLM workers"
+    use = "vLLM workers (docs/vllm.md: on a GPU and on a CPU)"
     system = systems.find(top.system)
     told, why = _probe(python, system, ("vllm",), folder)
     failed = why or told["failed"].get("vllm")

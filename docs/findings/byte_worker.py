@@ -1,10 +1,12 @@
-"""A minimal Dynamo worker (1.4 to 1.6) that emits the UTF-8 bytes of a fixed text, one token a byte, 5 ms apart.
+"""A minimal Dynamo worker (1.1 to 1.6) that emits the UTF-8 bytes of a fixed text, one token a byte, 5 ms apart.
 
 Token ids 0 to 255 of the model directory are the bytes. The position in the text is the number of tokens behind the
 last newline of the prompt, so a request that Dynamo moves here, sent as prompt plus what was generated so far, goes on
 where it was. `cluster.py` starts it:
 
-    python byte_worker.py MODEL_DIRECTORY TEXT DEATH_FILE [finalise]
+    python byte_worker.py MODEL_DIRECTORY TEXT DEATH_FILE MODEL_NAME [finalise]
+
+Where several choices are asked for, each has this text, and a token of each goes out at a time.
 
 If DEATH_FILE exists and holds "POSITION HOW", the first worker that comes to that position removes the file and obeys:
 before the token of that position, or after the last one, where the position is max_tokens. HOW is "die", to kill its
@@ -25,7 +27,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from dynamo.llm import ModelInput, ModelType, WorkerType, register_model
+from dynamo import llm
 from dynamo.llm.exceptions import InvalidArgument
 from dynamo.runtime import DistributedRuntime
 from dynamo.runtime.logging import configure_dynamo_logging
@@ -51,6 +53,7 @@ class Worker:
         at = position_of(request["token_ids"])
         left = request["stop_conditions"]["max_tokens"]
         end = at + left
+        choices = (request.get("sampling_options") or {}).get("n") or 1
         say("begun", context.id(), position=at, max_tokens=left)
         if len(request["token_ids"]) > CONTEXT:
             raise InvalidArgument(f"a prompt of {len(request['token_ids'])} tokens: expected {CONTEXT} at most")
@@ -63,7 +66,8 @@ class Worker:
             if at < end:
                 token = self.text[at % len(self.text)]
                 at += 1
-                yield {"token_ids": [token], **({"finish_reason": "length"} if at == end else {})}
+                for index in range(choices):
+                    yield {"token_ids": [token], "index": index, **({"finish_reason": "length"} if at == end else {})}
             elif not left:
                 yield {"token_ids": [], "finish_reason": "length"}
             if at >= end:
@@ -95,22 +99,22 @@ def say(what: str, request_id: str, **fields: int) -> None:
     )
 
 
-async def main(model: str, text: str, death: str) -> None:
+async def main(model: str, text: str, death: str, name: str) -> None:
     """Register, and serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     runtime = DistributedRuntime(loop, os.environ["DYN_DISCOVERY_BACKEND"], os.environ["DYN_REQUEST_PLANE"])
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, runtime.shutdown)
     endpoint = runtime.endpoint("dynamo.backend.generate")
-    await register_model(
-        ModelInput.Tokens, ModelType.Chat | ModelType.Completions, endpoint, model, model_name="tiny",
-        worker_type=WorkerType.Aggregated,
-    )  # fmt: skip
+    kind = {"worker_type": llm.WorkerType.Aggregated} if hasattr(llm, "WorkerType") else {}  # from 1.3 on
+    await llm.register_model(
+        llm.ModelInput.Tokens, llm.ModelType.Chat | llm.ModelType.Completions, endpoint, model, model_name=name, **kind
+    )
     await endpoint.serve_endpoint(Worker(text.encode(), pathlib.Path(death)).generate, graceful_shutdown=True)
 
 
 if __name__ == "__main__":
     configure_dynamo_logging()
-    asyncio.run(main(*sys.argv[1:4]))
-    if sys.argv[4:] != ["finalise"]:
+    asyncio.run(main(*sys.argv[1:5]))
+    if sys.argv[5:] != ["finalise"]:
         os._exit(0)  # threads of the runtime may still hold Python objects

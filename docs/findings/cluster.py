@@ -109,6 +109,8 @@ class Whole:
 
     status: int
     text: str = ""
+    texts: dict[int, str] = field(default_factory=dict)
+    """The same, by choice."""
     finishes: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     dones: int = 0
@@ -165,7 +167,9 @@ class Answer:
             whole.usage = chunk.get("usage") or whole.usage
             for choice in chunk.get("choices", ()):
                 told = choice.get("delta") or choice.get("message") or {}
-                whole.text += choice.get("text") or told.get("content") or ""
+                said = choice.get("text") or told.get("content") or ""
+                whole.text += said
+                whole.texts[choice["index"]] = whole.texts.get(choice["index"], "") + said
                 whole.finishes += [choice["finish_reason"]] if choice.get("finish_reason") else []
 
     def close(self) -> None:
@@ -208,6 +212,8 @@ class Cluster:
         for name in ("kv", "home", "tmp"):
             (self.folder / name).mkdir()
         make_model(self.folder / "model")
+        # Older frontends take a name for that of a model on the hub, but not a path.
+        self.model_name = "tiny" if release() >= (1, 4) else str(self.folder / "model")
         try:
             for name in self.services:
                 self.start_service(name)
@@ -266,9 +272,10 @@ class Cluster:
         model = str(self.folder / "model")
         if self.engine == "bytes":
             leaves = ["finalise"] if self.finalise else []
-            self._start(title, str(BYTE_WORKER), model, self.text, str(self.folder / "death"), *leaves)
+            death = str(self.folder / "death")
+            self._start(title, str(BYTE_WORKER), model, self.text, death, self.model_name, *leaves)
         else:
-            self._start(title, "-m", "dynamo.mocker", "--model-path", model, "--model-name", "tiny",
+            self._start(title, "-m", "dynamo.mocker", "--model-path", model, "--model-name", self.model_name,
                         "--speedup-ratio", str(self.speedup))  # fmt: skip
 
     def order_death(self, position: int, how: str = "die") -> None:
@@ -287,6 +294,7 @@ class Cluster:
             "DYN_SYSTEM_HOST": "127.0.0.1", "DYN_HEALTH_CHECK_ENABLED": "false", "DYN_LOGGING_JSONL": "1",
             "DYN_LOG": "info,dynamo_runtime::pipeline::network=debug,dynamo_llm::migration=debug,dynamo_llm::mocker=info",
             "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
+            **({"DYN_EVENT_PLANE": "zmq"} if release() < (1, 4) else {}),  # else workers wait for NATS
             **{name: os.environ[name] for name in ("PYTHONPATH", "ETCD_LEASE_TTL") if name in os.environ},
             **({} if title == "frontend" else {"DYN_SYSTEM_PORT": str(port)}),
             **({"ETCD_ENDPOINTS": f"http://127.0.0.1:{self.ports['etcd']}"} if "etcd" in self.ports else {}),
@@ -334,7 +342,12 @@ class Cluster:
         Stop strings are looked for only without ignore_eos, which the two kinds of worker need not have.
         """
         said = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
-        body = {"model": "tiny", "max_tokens": max_tokens, "stream": stream, "ignore_eos": "stop" not in options}
+        body = {
+            "model": self.model_name,
+            "max_tokens": max_tokens,
+            "stream": stream,
+            "ignore_eos": "stop" not in options,
+        }
         body |= said | options
         path = "/v1/chat/completions" if chat else "/v1/completions"
         return Answer(self.ports["frontend"], body, path, timeout_s)

@@ -138,8 +138,10 @@ class Dialect:
 
     since: tuple[int, int]
     until: tuple[int, int]
-    patterns: tuple[Pattern, ...]
-    metrics: tuple[MetricRow, ...]
+    patterns: tuple[Pattern, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
+    lacks: str = ""
+    """What these releases do not have that a run needs, if so: they cannot be tested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,8 @@ class System:
     """Modules that must be importable by the interpreter under test."""
     promises: Callable[[Topology, tuple[int, int]], Promises]
     dialects: tuple[Dialect, ...]
+    served: Callable[[Topology, Path, tuple[int, int]], str]
+    """(topology, folder of the model, release) -> the name under which the model is served, and asked for."""
     launch: Callable[[Role, Topology, Engine, Place, int, tuple[int, int]], Command]
     """(role, topology, engine, place, migration limit, release) -> how to start a process of that role."""
     refuses: Callable[[Topology], str]
@@ -207,14 +211,23 @@ class System:
     request_id_header: str
 
     def dialect(self, release: tuple[int, int]) -> Dialect:
-        """The dialect of a release, e.g. (1, 4). Raises TopologyError if it is not known."""
-        for dialect in self.dialects:
-            if dialect.since <= release < dialect.until:
-                return dialect
-        known = ", ".join(f"{'.'.join(map(str, d.since))} up to {'.'.join(map(str, d.until))}" for d in self.dialects)
-        raise TopologyError(
-            f"{self.name} {'.'.join(map(str, release))}: no dialect for this release, expected one of {known} (exclusive)"
-        )
+        """The dialect of a release, e.g. (1, 4). Raises TopologyError if it is not known, or lacks what a run needs."""
+        found = next((dialect for dialect in self.dialects if dialect.since <= release < dialect.until), None)
+        if found is not None and not found.lacks:
+            return found
+        known = ", ".join(f"{_dotted(since)} up to {_dotted(until)}" for since, until in self._understood())
+        why = f"this release lacks {found.lacks}" if found is not None else "no dialect for this release"
+        raise TopologyError(f"{self.name} {_dotted(release)}: {why}; expected {known} (exclusive)")
+
+    def _understood(self) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """The ranges of releases that can be tested; those that follow each other are one."""
+        ranges: list[tuple[tuple[int, int], tuple[int, int]]] = []
+        for dialect in sorted(self.dialects, key=lambda dialect: dialect.since):
+            if dialect.lacks:
+                continue
+            since = ranges.pop()[0] if ranges and ranges[-1][1] == dialect.since else dialect.since
+            ranges.append((since, dialect.until))
+        return ranges
 
 
 def names() -> tuple[str, ...]:
@@ -228,6 +241,10 @@ def find(name: str) -> System:
         raise TopologyError(f"system {name!r}: unknown, expected one of {', '.join(names())}")
     system: System = importlib.import_module(f"{__name__}.{name}").SYSTEM
     return system
+
+
+def _dotted(release: tuple[int, int]) -> str:
+    return ".".join(map(str, release))
 
 
 def release(version: str) -> tuple[int, int]:

@@ -448,7 +448,7 @@ def test_vllm_that_is_there_tells_its_version(bare: Path, plant: Plant, tmp_path
     plant("", {"vllm": "__version__ = '0.26.0'"})
     check = doctor._vllm(bare, AGGREGATED, tmp_path)
     assert check.ok
-    assert check.found == f"0.26.0 in {bare}; for vLLM workers"
+    assert check.found == f"0.26.0 in {bare}; for vLLM workers (docs/vllm.md: on a GPU and on a CPU)"
 
 
 def test_no_vllm_lacks(bare: Path, plant: Plant, tmp_path: Path) -> None:

@@ -58,20 +58,75 @@ def test_no_release_has_two_dialects(system: System) -> None:
     assert all(until <= since for (_, until), (since, _) in pairwise(ranges))
 
 
-@pytest.mark.parametrize("release", [(1, 4), (1, 5), (1, 6)])
+@pytest.mark.parametrize("release", [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6)])
 def test_the_releases_of_today_have_a_dialect(release: tuple[int, int]) -> None:
     dialect = systems.find("dynamo").dialect(release)
     assert dialect.since <= release < dialect.until
 
 
-@pytest.mark.parametrize("release", [(0, 9), (1, 3), (1, 7), (2, 0)])
+@pytest.mark.parametrize("release", [(0, 4), (1, 7), (2, 0)])
 def test_an_unknown_release_is_told_with_those_that_are_known(release: tuple[int, int]) -> None:
     with pytest.raises(TopologyError) as told:
         systems.find("dynamo").dialect(release)
     shown = ".".join(map(str, release))
-    assert str(told.value) == (
-        f"dynamo {shown}: no dialect for this release, expected one of 1.4 up to 1.5, 1.5 up to 1.7 (exclusive)"
-    )
+    assert str(told.value) == (f"dynamo {shown}: no dialect for this release; expected 1.1 up to 1.7 (exclusive)")
+
+
+@pytest.mark.parametrize(
+    ("release", "lacked"),
+    [((0, 5), "discovery over files"), ((0, 7), "start without NATS"), ((0, 9), "worker_id"), ((1, 0), "worker_id")],
+)
+def test_a_release_that_cannot_be_tested_is_told_with_what_it_lacks(release: tuple[int, int], lacked: str) -> None:
+    with pytest.raises(TopologyError, match=rf"this release lacks .*{lacked}.*; expected 1\.1 up to 1\.7"):
+        systems.find("dynamo").dialect(release)
+
+
+@pytest.mark.parametrize(
+    ("release", "name"), [((1, 1), "/scratch/model"), ((1, 3), "/scratch/model"), ((1, 4), "tiny"), ((1, 6), "tiny")]
+)
+def test_a_model_is_served_under_its_path_where_frontends_look_names_up(release: tuple[int, int], name: str) -> None:
+    dynamo, top, mocker = systems.find("dynamo"), topology.find("aggregated"), engines.find("mocker")
+    model = Path("/scratch/model")
+    place = Place(python=Path("python3"), scratch=Path("/scratch"), model=model, http_port=18000, system_port=19000)
+    assert dynamo.served(top, model, release) == name
+    command = dynamo.launch("worker", top, mocker, place, 3, release)
+    assert command.argv[command.argv.index("--model-name") + 1] == name
+
+
+@pytest.mark.parametrize(
+    ("release", "message"),
+    [
+        ((1, 1), "Stream disconnected... recreating stream... Disconnected: Stream ended before generation completed"),
+        ((1, 2), "Stream disconnected... recreating stream... Disconnected: Stream ended before generation completed"),
+        ((1, 3), "Stream disconnected, recreating stream"),
+        ((1, 6), "Stream disconnected, recreating stream"),
+    ],
+)
+def test_a_migration_is_told_in_the_words_of_its_release(release: tuple[int, int], message: str) -> None:
+    rows = systems.find("dynamo").dialect(release).patterns
+    assert [row.meaning for row in rows if row.text in message] == ["migrating"]
+
+
+def test_where_an_error_is_the_last_word_of_a_stream_nothing_more_is_expected() -> None:
+    promises = systems.find("dynamo").promises
+    top = topology.find("aggregated")
+    assert [promises(top, release).broken_stream.value for release in ((1, 1), (1, 2), (1, 6))] == [
+        ("error",),
+        ("error", "done"),
+        ("error", "done"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("release", "host", "events"), [((1, 1), "lo", "zmq"), ((1, 4), "lo", None), ((1, 6), "127.0.0.1", None)]
+)
+def test_what_differs_in_the_environment_goes_by_the_release(
+    release: tuple[int, int], host: str, events: str | None
+) -> None:
+    place = Place(python=Path("python3"), scratch=Path("/s"), model=Path("/m"), http_port=18000, system_port=19000)
+    top, mocker = topology.find("aggregated"), engines.find("mocker")
+    env = systems.find("dynamo").launch("frontend", top, mocker, place, 3, release).env
+    assert (env["DYN_TCP_RESPONSE_STREAM_HOST"], env.get("DYN_EVENT_PLANE")) == (host, events)
 
 
 @pytest.mark.parametrize(("version", "release"), [("1.4.2", (1, 4)), ("1.6", (1, 6)), ("1.10.0rc1+cu12", (1, 10))])

@@ -7,7 +7,7 @@ from typing import Final
 
 from ftmodel.systems import System
 from ftmodel.systems.dynamo.dialect import DIALECTS
-from ftmodel.systems.dynamo.launch import PRELOAD_ENV, launch, preload, refuses
+from ftmodel.systems.dynamo.launch import PRELOAD_ENV, launch, preload, refuses, served
 from ftmodel.systems.dynamo.promises import promises
 
 ENDPOINT: Final = "generate"
@@ -33,6 +33,7 @@ SYSTEM = System(
     needs_modules=("dynamo.frontend.main", "dynamo.mocker.main"),
     promises=promises,
     dialects=DIALECTS,
+    served=served,
     launch=launch,
     refuses=refuses,
     preload=preload,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ftmodel.engines import Device, Engine
 from ftmodel.systems import Command, Place, Role
+from ftmodel.systems.dynamo.dialect import means
 from ftmodel.systems.dynamo.promises import ETCD_LEASE_S
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ PRELOAD_ENV: Final[Mapping[str, str]] = {
 def preload(topology: Topology, engine: Engine) -> tuple[str, ...]:
     """Modules to import once, before forking frontends and workers of this topology."""
     return (_FRONTEND, engine.module) if engine.forks else (_FRONTEND,)
+
+
+def served(topology: Topology, model: Path, release: tuple[int, int]) -> str:
+    """The name of the model: the topology's, or where frontends take a name for one of the hub, the folder's path."""
+    return topology.model if means(release).own_names else str(model)
 
 
 _OF_KEYS: Final[Mapping[str, str]] = {
@@ -80,7 +87,7 @@ def launch(
         return Command(module=_FRONTEND, argv=(*argv, *topology.frontend.args), env={**env, **topology.frontend.env})
     filled = {
         "model": str(place.model),
-        "name": topology.model,
+        "name": served(topology, place.model, release),
         "migration_limit": str(migration_limit),
         "armed": str(place.scratch / "armed"),
         "shared": str(place.shared),
@@ -109,8 +116,7 @@ def _environment(topology: Topology, place: Place, release: tuple[int, int]) -> 
         "DYN_FILE_KV": str(place.scratch / "kv"),
         "DYN_REQUEST_PLANE": topology.request_plane,
         "DYN_TCP_RPC_HOST": "127.0.0.1",
-        # The name of an interface up to 1.4; with an address there, the list of models stays empty for ever.
-        "DYN_TCP_RESPONSE_STREAM_HOST": "lo" if release < (1, 5) else "127.0.0.1",
+        **means(release).env,
         "DYN_SYSTEM_HOST": "127.0.0.1",
         "DYN_SYSTEM_USE_ENDPOINT_HEALTH_STATUS": '["generate"]',
         # Its requests would be counted among those of the clients.

@@ -135,6 +135,8 @@ class Cluster:
         self.logs = logs
         self.clock = clock
         self.push = push
+        self._model = ground.models.get(topology.name, ground.model)
+        self.model_name = system.served(topology, self._model, ground.release)
         self.lives: dict[str, Incarnation] = {}
         self.slots: dict[int, Incarnation] = {}
         """The latest incarnation of each slot of a worker."""
@@ -220,11 +222,10 @@ class Cluster:
         if role == "worker":
             plane_port = self.ground.ports.take(plane_port or None)
         ports = tuple(self.ground.ports.take() for _ in range(self.engine.ports)) if role == "worker" else ()
-        name = self.topology.name
         place = Place(
-            python=self.ground.python, scratch=self.folder, model=self.ground.models.get(name, self.ground.model),
-            http_port=port, system_port=port, plane_port=plane_port, services=self.backing.ports, ports=ports,
-            shared=self.ground.shared, device=self.ground.devices.get(name, ""),
+            python=self.ground.python, scratch=self.folder, model=self._model, http_port=port, system_port=port,
+            plane_port=plane_port, services=self.backing.ports, ports=ports, shared=self.ground.shared,
+            device=self.ground.devices.get(self.topology.name, ""),
         )  # fmt: skip
         command = self.system.launch(role, self.topology, self.engine, place, self.migration_limit, self.ground.release)
         before_s = self.clock.now()
@@ -355,7 +356,7 @@ class Cluster:
 
     async def _lists_model(self, frontend: Incarnation) -> bool:
         models = await self.client.get(frontend.url + self.system.models_path)
-        return any(row.get("id") == self.topology.model for row in models.json().get("data") or ())
+        return any(row.get("id") == self.model_name for row in models.json().get("data") or ())
 
     # -- logs
 

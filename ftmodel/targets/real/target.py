@@ -151,7 +151,7 @@ class RealTarget:
         before_s = self._clock.now()
         await self._cluster.start()
         self._clients = Clients(
-            model=self._topology.model, header=self._system.request_id_header, count=self._engine.count, clock=self._clock, push=self.history.push,
+            model=self._cluster.model_name, header=self._system.request_id_header, count=self._engine.count, clock=self._clock, push=self.history.push,
         )  # fmt: skip
         self._readiness = Readiness(self._cluster, self._clients, self._clock, self.history.push)
         await self._readiness.boot()
