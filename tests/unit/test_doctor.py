@@ -402,7 +402,7 @@ def test_a_release_without_a_dialect_lacks(version: str, bare: Path, plant: Plan
     plant(version, MODULES)
     lacks(
         doctor._system(bare, AGGREGATED, tmp_path),
-        found="expected one",
+        found="expected 1.1 up to 1.7",
         remedy="python3 -m venv sut && sut/bin/pip install 'ai-dynamo<1.5,>=1.4'",
     )
 

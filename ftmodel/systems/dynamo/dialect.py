@@ -129,8 +129,7 @@ class Means:
 _INTERFACE: Final = {"DYN_TCP_RESPONSE_STREAM_HOST": "lo"}
 
 MEANS: Final = (
-    # Without zmq for the events of the caches, a worker waits for NATS.
-    Means(since=(0, 0), until=(1, 4), own_names=False, env={**_INTERFACE, "DYN_EVENT_PLANE": "zmq"}),
+    Means(since=(0, 0), until=(1, 4), own_names=False, env=_INTERFACE),
     Means(since=(1, 4), until=(1, 5), env=_INTERFACE),
     Means(since=(1, 5), until=(99, 0), env={"DYN_TCP_RESPONSE_STREAM_HOST": "127.0.0.1"}),
 )
