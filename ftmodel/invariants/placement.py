@@ -108,12 +108,17 @@ class OnlyForACause(Invariant):
         return _was_touched(ledger, first.title, then.at.after_s) or frontend_s <= then.at.after_s
 
     def _is_doubtful(self, ledger: Ledger, request: Request, first: LogLine, then: LogLine) -> bool:
-        """The machine slept, or the second worker may have read late what was sent to it first."""
+        """The machine slept, or the second worker may have begun late what was sent to it first.
+
+        So does one that is frozen, and one that is hit right then: it had been sent the request, lost its place in the
+        lists, and its engine comes to it when the request has begun elsewhere.
+        """
         bounds, from_s, to_s = ledger.setting.bounds, request.sent.at.before_s, then.at.after_s
         process = ledger.processes.get(then.title)
         frozen = process is None or process.frozen_in(from_s, to_s, bounds.abort_bound_s) or upset(ledger, from_s, to_s)
         slept = ledger.stalled_s(from_s, to_s) > bounds.stall_share * bounds.abort_bound_s
-        return frozen or slept or not first.at.surely_before(then.at)
+        late = to_s - first.at.before_s <= bounds.abort_bound_s and _was_touched(ledger, then.title, first.at.after_s)
+        return frozen or slept or late or not first.at.surely_before(then.at)
 
 
 class NobodyElse(Invariant):

@@ -141,6 +141,20 @@ def test_what_a_thawed_worker_reads_late_tells_no_order() -> None:
     assert judgement.invariants["M2"].unknown == 1
 
 
+@pytest.mark.parametrize(("begun_s", "found"), [(5.012, []), (8.5, ["M2/without-cause"])])
+def test_what_a_worker_that_is_hit_begins_late_tells_no_order(begun_s: float, found: list[str]) -> None:
+    story = of_dynamo(Story())
+    story.fault("stop-worker", "w1", 5.002)
+    ask = Ask(story, "r1", 5.0, 3000).move("retrying", 5.004).begin("w2", 5.006)
+    end_s = ask.run(3000, 5.01)
+    story.log("w1", "begun", begun_s, ask.id)
+    story.log("w1", "aborted", begun_s + 0.01, ask.id)
+    ask.stop("ended", end_s - 0.001).finish(end_s)
+    judgement = judged(story)
+    assert [signature for signature in signatures(judgement) if signature.startswith("M2")] == found
+    assert judgement.invariants["M2"].unknown == (not found)
+
+
 # --- draining ---------------------------------------------------------------------------------------------------
 
 
