@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from ftmodel import planfile, runner, store, topology, variants
+from ftmodel import agreement, planfile, runner, store, topology, variants
+from ftmodel.agreement import Runs, settled
 from ftmodel.errors import PlanError
 from ftmodel.lanes import Drawn, Lanes
-from ftmodel.runner import RULES, Examples, Rules, Watcher
+from ftmodel.runner import RULES, Examples, Outcome, Rules, Watcher
 from ftmodel.session import AS_DRAWN, Compared, Proof, Session
 from ftmodel.steps import Plan
 from ftmodel.store import Run
 from ftmodel.topology import Topology
 from ftmodel.verdict import Verdict, combine, example_row, row
 
+AGREE: Final = "agree"
+Plans = Callable[[Sequence[int]], Sequence[Plan]]
+"""The plans to run, given the system's timeouts in ms: read, or drawn around these."""
 Draw = Callable[[Drawn, Sequence[int]], None]
 """Draws plans and hands them to the opener, given the system's timeouts in ms (`ftmodel.strategies.generate`)."""
 
@@ -80,11 +86,15 @@ def play_drawn(
     prefix: str = "",
 ) -> None:
     """Play what is drawn, by turns over the topologies, until each example has come to its end. Raises HarnessError."""
-    timeouts_ms = sorted({ms for top, _ in proofs for ms in session.promises(top).timeouts_ms()})
+    timeouts_ms = _timeouts_ms(session, [top for top, _ in proofs])
     with Lanes(session, examples, until_s=until_s) as lanes:
         draw(Drawn(lanes, proofs, count=count, prefix=prefix), timeouts_ms)
         lanes.begin()
         examples.watcher.began("the last ones")
+
+
+def _timeouts_ms(session: Session, topologies: Sequence[Topology]) -> list[int]:
+    return sorted({ms for top in topologies for ms in session.promises(top).timeouts_ms()})
 
 
 def replay(path: Path, options: Options, watcher: Watcher, *, times: int, on: Topology | None = None) -> Verdict:
@@ -134,6 +144,54 @@ def compare(path: Path, options: Options, watcher: Watcher, *, times: int) -> Ve
     return _conclude(kept, session, examples, seed=None, seconds=time.monotonic() - began_s)
 
 
+def agree(
+    plans: Plans,
+    topologies: Sequence[Topology],
+    options: Options,
+    watcher: Watcher,
+    *,
+    times: int,
+    seed: int | None = None,
+) -> Verdict:
+    """Run each plan on each of these topologies: X3 compares the first with each of the others.
+
+    Where two runs differ, the plan is run `times` times more on both. What is done to services is left out of the plans.
+    Raises UsageError or HarnessError.
+    """
+    began_s = time.monotonic()
+    kept = Run.create(options.store, AGREE)
+    examples = Examples(watcher, options.rules)
+    runs = Runs(topologies[0], topologies[1:])
+    with Session(topologies, kept, python=options.python, cold_start=options.cold_start) as session:
+        write_env(kept, session, seed=seed, profile=AGREE)
+        drawn = plans(_timeouts_ms(session, topologies))
+        named = {f"{n:03d}": variants.without_outages(plan) for n, plan in enumerate(drawn, start=1)}
+        watcher.began(f"proving {', '.join(top.name for top in topologies)}")
+        proofs = {top.name: proof for top, proof in prove(session, topologies, examples)}
+        watcher.began("on each topology")
+        _play_each(session, examples, [(plan, top, 0) for plan in named for top in topologies], named, proofs)
+        runs.add(examples.outcomes)
+        watcher.began("afresh, where two differ")
+        again = [(plan, top, n) for plan, tops in runs.doubtful() for top in tops for n in range(1, times + 1)]
+        _play_each(session, examples, again, named, proofs)
+    runs.add(examples.outcomes)
+    examples.outcomes = settled(runs, examples.outcomes, options.rules)
+    return _conclude(kept, session, examples, seed=seed, seconds=time.monotonic() - began_s)
+
+
+def _play_each(
+    session: Session,
+    examples: Examples,
+    wanted: Sequence[tuple[str, Topology, int]],
+    plans: Mapping[str, Plan],
+    proofs: Mapping[str, Proof],
+) -> None:
+    with Lanes(session, examples) as lanes:
+        for name, top, again in wanted:
+            plan = dataclasses.replace(plans[name], topology=top.name)
+            lanes.start(agreement.named(name, top, again), top, plan, proofs[top.name])
+
+
 def _play_all(
     session: Session, examples: Examples, top: Topology, plan: Plan, proof: Proof, times: int, compared: Compared
 ) -> None:
@@ -161,6 +219,8 @@ def recheck(path: Path, watcher: Watcher, rules: Rules = RULES) -> Verdict:
     """Judge what lies below a store, a run or an example again; writes nothing. Raises StoreError."""
     folders = store.examples(path)
     examples = runner.recheck(folders, watcher, rules)
+    for run in dict.fromkeys(folder.parents[1] for folder in folders):
+        examples.outcomes = _agreed(run, examples.outcomes, rules)
     settings = [o.setting for o in examples.outcomes if o.setting is not None]
     return combine(
         examples.outcomes,
@@ -171,6 +231,19 @@ def recheck(path: Path, watcher: Watcher, rules: Rules = RULES) -> Verdict:
         topologies=list(dict.fromkeys(o.plan.topology for o in examples.outcomes)),
         store=path,
     )
+
+
+def _agreed(run: Path, outcomes: list[Outcome], rules: Rules) -> list[Outcome]:
+    """The outcomes, with what X3 says of those of this run, if its command was to compare topologies."""
+    if not (run / "env.json").is_file() or store.read_json(run / "env.json").get("profile") != AGREE:
+        return outcomes
+    own = [outcome for outcome in outcomes if outcome.folder.parents[1] == run]
+    tops = {top.name: top for outcome in own for top in [topology_of(outcome.folder, outcome.plan)]}
+    ordered = [tops[name] for name in store.read_json(run / "env.json")["topologies"] if name in tops]
+    runs = Runs(ordered[0], ordered[1:])
+    runs.add(own)
+    told = {outcome.folder: outcome for outcome in settled(runs, own, rules)}
+    return [told.get(outcome.folder, outcome) for outcome in outcomes]
 
 
 def write_env(kept: Run, session: Session, **facts: object) -> None:

@@ -263,10 +263,29 @@ class Drawn:
         self._lanes.start(drawing.name, drawing.topology, drawing.plan, drawing.proof)
 
 
+class Collected:
+    """Keeps each plan that is drawn, until there are enough: nothing is begun yet."""
+
+    def __init__(self, topology: Topology, count: int) -> None:
+        self.plans: list[Plan] = []
+        self._topology = topology
+        self._count = count
+
+    def __call__(self, head: Plan) -> Drawing | None:
+        """Open the next plan with the values drawn for its head, or None if there were enough."""
+        if len(self.plans) >= self._count:
+            return None
+        return Drawing(self, f"{len(self.plans) + 1:03d}", self._topology, Proof(), mended(head, self._topology))
+
+    def add(self, drawing: Drawing) -> None:
+        """A plan is whole."""
+        self.plans.append(drawing.plan)
+
+
 class Drawing:
     """One example that is being drawn; it can be begun when its plan is whole."""
 
-    def __init__(self, drawn: Drawn, name: str, topology: Topology, proof: Proof, head: Plan) -> None:
+    def __init__(self, drawn: Drawn | Collected, name: str, topology: Topology, proof: Proof, head: Plan) -> None:
         self.name = name
         self.topology = topology
         self.proof = proof

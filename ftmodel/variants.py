@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from ftmodel.steps import FAULTS, SLOTS, After, Gone, Now, Plan, StartWorker, Step
+from ftmodel.steps import FAULTS, SLOTS, After, Gone, Now, OnService, Plan, StartWorker, Step
 
 _OF_FAULTS: Final = (*FAULTS, "cancel", "start-frontend", "heal")
 """Kinds of steps that are faults, or have nothing to do where there are none; a cancel is as good as a fault."""
@@ -20,8 +20,19 @@ def without_faults(plan: Plan) -> Plan:
     while True:
         more = {step.name for step in plan.steps if step.name not in dropped and _is_void(step, plan, dropped)}
         if not more:
-            break
+            return _without(plan, dropped)
         dropped |= more
+
+
+def without_outages(plan: Plan) -> Plan:
+    """The plan without what is done to services, so that clusters that stand on different ones can all run it.
+
+    What waited for a step that is left out goes on at once, without its skew.
+    """
+    return _without(plan, {step.name for step in plan.steps if isinstance(step, OnService)})
+
+
+def _without(plan: Plan, dropped: set[str]) -> Plan:
     kept = (step for step in plan.steps if step.name not in dropped)
     return dataclasses.replace(plan, steps=tuple(_freed(step, dropped) for step in kept))
 

@@ -16,15 +16,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ftmodel import campaign, doctor, known, profiles, services, topology
+from ftmodel import agreement, axes, campaign, doctor, known, profiles, services, topology
 from ftmodel.campaign import Options
 from ftmodel.cli import listing, show
 from ftmodel.errors import FtmodelError, UsageError
-from ftmodel.lanes import Drawn
+from ftmodel.invariants.agreement import FRESH_LEAST
+from ftmodel.lanes import Collected, Drawn
 from ftmodel.runner import Rules
+from ftmodel.steps import Plan
+from ftmodel.topology import Topology
 from ftmodel.verdict import EXIT_CODES, WRONG_USE, Verdict, row
 
 DEFAULT_TOPOLOGIES: Final = "aggregated,counting"
+DEFAULT_BASE: Final = "counting"
 INTERRUPTED: Final = 130
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
 
@@ -127,6 +131,53 @@ def compare(
 
 
 @app.command()
+def agree(
+    plans: Annotated[
+        list[Path] | None, typer.Argument(help="Plan files, or folders of examples; drawn where none is given.")
+    ] = None,
+    topologies: Annotated[
+        str | None,
+        typer.Option(
+            "--topology",
+            help=f"One, to be changed along each axis ({DEFAULT_BASE}, or the first plan's); or several, of which the"
+            " first is compared with each.",
+        ),
+    ] = None,
+    axis: Annotated[
+        str | None, typer.Option("--axis", help=f"Along these alone: {', '.join(axis.name for axis in axes.AXES)}.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=1, help="Plans to draw.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a plan that is drawn.")] = 20,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same plans.")] = None,
+    times: Annotated[
+        int, typer.Option(min=FRESH_LEAST, help="Fresh runs of each side, where two runs differ.")
+    ] = agreement.TIMES,
+    sut_python: SutPython = None,
+    cold_start: ColdStart = False,
+    store: Store = Path("runs"),
+    known_issues: KnownIssues = None,
+    as_json: Json = False,
+) -> None:
+    """Run plans on several topologies, and compare what must agree (X3)."""
+    read = [campaign.load_plan(path) for path in plans or ()]
+    tops = _sides(topologies, axis, campaign.topology_of(plans[0], read[0]) if plans else topology.find(DEFAULT_BASE))
+    drawn_seed = None if read else seed if seed is not None else secrets.randbelow(2**32)
+
+    def given(timeouts_ms: Sequence[int]) -> Sequence[Plan]:
+        if read:
+            return read
+        kept = Collected(axes.common(tops), examples)
+        _strategies().generate(kept, examples=examples, steps=steps, seed=drawn_seed, timeouts_ms=timeouts_ms)
+        return kept.plans
+
+    options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))
+    console = _console(as_json)
+    with show.Shown(console, len(tops) * (len(read) or examples)) as shown:
+        verdict = campaign.agree(given, tops, options, shown, times=times, seed=drawn_seed)
+    _conclude(console, verdict, as_json)
+
+
+@app.command()
 def recheck(
     path: Annotated[Path, typer.Argument(help="The folder of an example, a run, or a store.")],
     known_issues: KnownIssues = None,
@@ -216,6 +267,20 @@ def _strategies() -> Any:
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return importlib.import_module(name)
+
+
+def _sides(topologies: str | None, axis: str | None, base: Topology) -> list[Topology]:
+    """What is compared: the first with each of the others. Raises UsageError."""
+    named = [topology.find(name.strip()) for name in topologies.split(",")] if topologies is not None else [base]
+    if len(named) == 1:
+        return [*named, *(one.from_(named[0]) for one in (axes.find(axis) if axis is not None else axes.AXES))]
+    if axis is not None:
+        raise UsageError(f"--axis {axis}: --topology names {len(named)}, expected one to be changed along an axis")
+    if len({top.name for top in named}) < len(named):
+        raise UsageError(
+            f"--topology {topologies}: expected topologies of different names; try: ftmodel list topologies"
+        )
+    return named
 
 
 def _rules(known_issues: Path | None) -> Rules:

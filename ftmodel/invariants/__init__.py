@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ftmodel.history import Event
+from ftmodel.invariants.agreement import TopologiesAgree
 from ftmodel.invariants.answers import NoCrossTalk, OneIdentity, UsageIsTrue
 from ftmodel.invariants.base import Finding, Invariant
 from ftmodel.invariants.cancellation import CancelAborts, WorkStops
@@ -78,6 +79,7 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     CountersRise,
     CompletesWithoutFaults,
     OneMoreWorker,
+    TopologiesAgree,
     FaultsVerified,
     PatternsProven,
     NothingLeftBehind,

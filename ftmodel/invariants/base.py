@@ -18,7 +18,7 @@ from ftmodel.invariants.ledger import Ledger
 
 Need = Literal[
     "migrate", "engine ids", "lease", "exact text", "router bookkeeping", "a control plane service",
-    "a compared run (ftmodel compare EXAMPLE)"
+    "a compared run (ftmodel compare EXAMPLE)", "runs on several topologies (ftmodel agree)"
 ]  # fmt: skip
 """What an invariant may need of the system and the engine under test to say anything."""
 
@@ -98,6 +98,7 @@ def missing_need(invariant: type[Invariant], setting: Setting) -> Need | None:
         "lease": setting.bounds.lease_s > 0,
         "exact text": setting.exact_text,
         "a compared run (ftmodel compare EXAMPLE)": setting.variant != "as-drawn",
+        "runs on several topologies (ftmodel agree)": False,  # no history has them
         "a control plane service": setting.promise.outage_s > 0,
         "router bookkeeping": setting.router_mode == "kv",
     }

@@ -55,7 +55,8 @@ def test_a_planted_defect_is_found_by_its_invariant_alone(mutation: Mutation) ->
 def test_every_invariant_and_every_signature_has_a_defect() -> None:
     planted = {mutation.signature for mutation in MUTATIONS}
     statuses = {f"L2/status-{status}" for status in (404, 429, 502, 504, 529)}  # made like 500 and 503
-    assert planted | statuses >= {f"{cls.id}/{slug}" for cls in INVARIANTS for slug in cls.slugs}
+    of_one_history = [cls for cls in INVARIANTS if cls.id != "X3"]  # of several: test_agreement.py plants those
+    assert planted | statuses >= {f"{cls.id}/{slug}" for cls in of_one_history for slug in cls.slugs}
     assert {cls.id for cls in INVARIANTS if not cls.slugs} == {"H1", "H2", "H3", "H4"}
 
 

@@ -18,6 +18,7 @@ from ftmodel.steps import (
     KillFrontend,
     KillWorker,
     Now,
+    OnService,
     Plan,
     Settle,
     Slot,
@@ -30,7 +31,7 @@ from ftmodel.steps import (
     Token,
     VictimOf,
 )
-from ftmodel.variants import one_more_worker, without_faults
+from ftmodel.variants import one_more_worker, without_faults, without_outages
 
 PLAN = Plan(
     topology="counting",
@@ -92,3 +93,17 @@ def test_one_more_worker_changes_nothing_else() -> None:
 
 def test_there_is_no_more_than_a_worker_in_every_slot() -> None:
     assert one_more_worker(dataclasses.replace(PLAN, workers=SLOTS)) is None
+
+
+def test_without_outages_all_else_is_left_and_goes_on_at_once() -> None:
+    outage = (
+        OnService(name="s20", kind="kill-etcd", at=Token("r1", 5)),
+        OnService(name="s21", kind="start-etcd", at=Gone("s20"), skew_ms=300),
+        KillWorker(name="s22", worker=Slot(1), at=After("s21"), skew_ms=20),
+        OnService(name="s23", kind="freeze-nats"),
+        StartWorker(name="s24", slot=1, at=Gone("s22"), skew_ms=5),
+    )
+    left = without_outages(dataclasses.replace(PLAN, steps=(*PLAN.steps, *outage)))
+    assert left.steps[: len(PLAN.steps)] == PLAN.steps
+    assert left.steps[len(PLAN.steps) :] == (KillWorker(name="s22", worker=Slot(1)), outage[-1])
+    assert without_outages(PLAN) == PLAN
