@@ -17,6 +17,7 @@ from ftmodel.invariants.base import Finding, Invariant, read, said, when
 from ftmodel.invariants.cancellation import gauge_goes_on
 from ftmodel.invariants.control import may_end
 from ftmodel.invariants.ledger import Ledger
+from ftmodel.invariants.outages import outages
 from ftmodel.invariants.records import Incarnation
 
 GAUGES: Final = {
@@ -192,6 +193,8 @@ class NoPanic(Invariant):
             process = ledger.processes.get(line.title)
             if process is None or _excused(process, line) or _is_ordered(ledger, line):
                 continue
+            if line.meaning == "traceback" and _cannot_start(ledger, process):
+                continue
             words = line.fields.get("message", "")
             message = f"{line.title} wrote a {line.meaning}{f': {str(words)[:120]}' if words else ''}"
             yield self.finding(line.meaning, line.title, message, said(line))
@@ -205,11 +208,20 @@ class NoPanic(Invariant):
         up = bool(process.listed) or process.started.role == "frontend"
         if exited is None or not up or process.exit_ordered or process.faults:
             return
-        if may_end(ledger, process):
+        if may_end(ledger, process) or _cannot_start(ledger, process):
             return
         how = f"signal {exited.signal}" if exited.signal is not None else f"exit code {exited.code}"
         message = f"{process.title} ended by itself ({how}), though no fault was made on it"
         yield self.finding("exited", process.title, message, f"{process.title}, {when(exited.at)}: {how}")
+
+
+def _cannot_start(ledger: Ledger, process: Incarnation) -> bool:
+    """It ended without ever having been up, and a service that it needs was out while it started."""
+    came_up = bool(process.listed) or process.title in ledger.views
+    if came_up or process.exited is None:
+        return False
+    began_s, ended_s = process.started.at.before_s, process.exited.at.after_s
+    return any(outage.began.before_s <= ended_s and outage.back.after_s >= began_s for outage in outages(ledger))
 
 
 def _is_ordered(ledger: Ledger, line: LogLine) -> bool:

@@ -69,6 +69,39 @@ def test_an_outage_of_the_request_plane_excuses_no_end() -> None:
     assert [finding.signature for finding in judge(story.told(60.0)).findings] == ["R5/exited"]
 
 
+@pytest.mark.parametrize(("back_s", "found"), [(6.0, []), (4.0, ["R5/traceback"])])
+def test_who_cannot_start_while_a_service_is_out_may_say_so(back_s: float, found: list[str]) -> None:
+    story = over_etcd(exact=True)
+    served(story, "nats", 0.005)
+    hit(story, "kill-nats", "nats", 2.0)
+    story.start("w1-2", 1, 5.0)
+    story.log("w1-2", "traceback", 5.3)
+    story.exit("w1-2", 5.4, unlisted_s=5.4)
+    served(story, "nats-2", back_s)
+    assert [finding.signature for finding in judge(story.told(60.0)).findings if finding.invariant == "R5"] == found
+
+
+def test_who_was_up_has_no_such_excuse() -> None:
+    story = over_etcd(exact=True)
+    served(story, "nats", 0.005)
+    hit(story, "kill-nats", "nats", 2.0)
+    story.log("w1", "traceback", 2.3)
+    story.exit("w1", 2.4, unlisted_s=2.4)
+    served(story, "nats-2", 3.0)
+    assert [finding.signature for finding in judge(story.told(60.0)).findings] == ["R5/traceback"]
+
+
+@pytest.mark.parametrize(("back_s", "found"), [(6.0, []), (4.0, ["R5/exited"])])
+def test_a_frontend_that_cannot_start_while_a_service_is_out_may_end(back_s: float, found: list[str]) -> None:
+    story = over_etcd(exact=True)
+    served(story, "nats", 0.005)
+    hit(story, "kill-nats", "nats", 2.0)
+    story.start("frontend-2", 2, 5.0, role="frontend")
+    story.exit("frontend-2", 5.04, unlisted_s=5.04)
+    served(story, "nats-2", back_s)
+    assert [finding.signature for finding in judge(story.told(60.0)).findings if finding.invariant == "R5"] == found
+
+
 def test_without_a_control_plane_that_can_fail_c3_says_nothing() -> None:
     judgement = judge(BASES["drain-counting"])
     assert judgement.invariants["C3"].not_applicable == "needs a control plane service"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from ftmodel.errors import HarnessError
 from ftmodel.services import LOOPBACK, Service
@@ -18,6 +18,14 @@ SERVE_BOUND_S: Final = 20.0
 ASK_BOUND_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.020
 ANSWER_BYTES: Final = 4096
+
+
+class Starting(Protocol):
+    """A life of a service, and what faults have done to it so far."""
+
+    process: Process
+    frozen: bool
+    hit: bool
 
 
 class Backing:
@@ -40,16 +48,24 @@ class Backing:
         service = self.services[name]
         return str(self._programs[name]), *service.arguments(self._taken[name], self._folder / name)
 
-    async def until_serving(self, name: ServiceName, process: Process, log: Path) -> None:
-        """Wait until the service answers. Raises HarnessError if it ends, or does not in time."""
-        try:
-            async with asyncio.timeout(SERVE_BOUND_S):
-                while process.alive and not await self._serves(name):
-                    await asyncio.sleep(LOOK_EVERY_S)
-        except TimeoutError:
-            raise HarnessError(f"{name} did not serve {SERVE_BOUND_S:g} s after its start; see {log}") from None
-        if not process.alive:
-            raise HarnessError(f"{name} ended while it was starting ({process.exit}); see {log}")
+    async def until_serving(self, name: ServiceName, started: Starting, log: Path) -> bool:
+        """Wait until the service answers; False if a fault ended it before that. Frozen, it has its time from the thaw on.
+
+        Raises HarnessError if it ends by itself, or does not answer in time.
+        """
+        clock = asyncio.get_running_loop()
+        by_s = clock.time() + SERVE_BOUND_S
+        while started.process.alive:
+            if await self._serves(name):
+                return True
+            if started.frozen:
+                by_s = clock.time() + SERVE_BOUND_S
+            elif clock.time() > by_s:
+                raise HarnessError(f"{name} did not serve {SERVE_BOUND_S:g} s after its start; see {log}")
+            await asyncio.sleep(LOOK_EVERY_S)
+        if not started.hit:
+            raise HarnessError(f"{name} ended while it was starting ({started.process.exit}); see {log}")
+        return False
 
     async def _serves(self, name: ServiceName) -> bool:
         service = self.services[name]

@@ -192,7 +192,7 @@ class Cluster:
         return await self._spawn("frontend", place)
 
     async def start_service(self, name: ServiceName) -> Incarnation:
-        """Start a service, the first time or again, and wait until it serves. Raises HarnessError."""
+        """Start a service, the first time or again, and wait until it serves, or a fault ends it. Raises HarnessError."""
         lives = sum(life.title.partition("-")[0] == name for life in self.lives.values())
         title = name if lives == 0 else f"{name}-{lives + 1}"
         log = self.logs / f"{title}.log"
@@ -211,8 +211,8 @@ class Cluster:
         at = self.clock.since(before_s)
         self.push(Started(at=at, title=title, role="service", slot=0, pid=process.pid, port=life.port))
         self._watching.append(asyncio.create_task(self._await_exit(life)))
-        await self.backing.until_serving(name, process, log)
-        self.push(Told(at=self.clock.since(before_s), title=title, health=200, live=200))
+        if await self.backing.until_serving(name, life, log):
+            self.push(Told(at=self.clock.since(before_s), title=title, health=200, live=200))
         return life
 
     async def _spawn(self, role: Role, slot: int, *, plane_port: int = 0) -> Incarnation:
