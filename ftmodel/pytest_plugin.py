@@ -9,7 +9,9 @@ import importlib
 import os
 import secrets
 import shlex
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +24,26 @@ from ftmodel.profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
     from ftmodel.suite import Suite
+    from ftmodel.targets.real.standing import Addresses
     from ftmodel.testing import Campaign, Cluster
 
 STRATEGIES: Final = "ftmodel.strategies"
-FIXTURES: Final = frozenset({"cluster", "ftmodel_campaign"})
-MARKER: Final = "ftmodel(topology=..., workers=..., frontends=..., migration_limit=..., patience=..., invariants=...)"
+CLUSTERS: Final = frozenset({"cluster", "ftmodel_campaign"})
+FIXTURES: Final = CLUSTERS | {"runtime_services"}
+MARKER: Final = (
+    "ftmodel(topology=..., workers=..., frontends=..., migration_limit=..., patience=..., invariants=...,"
+    " known_issues=...)"
+)
+MARKERS: Final = {
+    "e2e": "a whole cluster, from a client to the engines",
+    "real": "starts processes of the system under test",
+    "services": "needs an etcd and a NATS server",
+    "vllm": "starts real vLLM workers",
+    "gpu_1": "needs a GPU, or a vLLM that was built for a CPU",
+    "gpu_2": "needs two GPUs, or a vLLM that was built for a CPU",
+    "slow": "takes more than a minute",
+}
+"""Those of tests on clusters. What one of them needs and this machine lacks skips a test that uses a fixture of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +114,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose profile and seed, and declare the marker."""
-    config.addinivalue_line("markers", f"{MARKER}: the cluster that the fixture `cluster` gives")
+    """Choose profile and seed, and declare the markers."""
+    for marker, what in {MARKER: "the cluster that the fixture `cluster` gives", **MARKERS}.items():
+        config.addinivalue_line("markers", f"{marker}: {what}")
     config.stash[CHOSEN] = _chosen(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(), "ftmodel-summary")
@@ -147,9 +165,23 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["ftmodel_seed"] = node.config.stash[CHOSEN].seed
 
 
+@pytest.hookimpl(trylast=True)  # after -m and -k have chosen: nothing is asked for tests that are not run
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the doctor's reason and the command that repairs it."""
+    if config.option.collectonly:
+        return
+    for item in items:
+        asked = {mark.name for mark in item.iter_markers()} & MARKERS.keys()
+        if asked and FIXTURES & set(getattr(item, "fixturenames", ())):
+            from ftmodel import needs
+
+            if why := needs.lacking(asked, config.stash[CHOSEN].python):
+                item.add_marker(pytest.mark.skip(reason=why))
+
+
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | list[str]:
     """The seed, if anything is to be drawn or run."""
-    if any(FIXTURES & set(getattr(item, "fixturenames", ())) for item in items):
+    if any(CLUSTERS & set(getattr(item, "fixturenames", ())) for item in items):
         return f"ftmodel: {config.stash[CHOSEN].told()}, store {config.stash[CHOSEN].store}"
     return []
 
@@ -188,6 +220,19 @@ def cluster(ftmodel_suite: Suite, request: pytest.FixtureRequest) -> Iterator[Cl
         request.node.user_properties.append(("ftmodel_folder", str(made.folder)))
         if made.outcome is not None:
             request.node.user_properties.extend(made.texts.properties(made.verdict()))
+
+
+@pytest.fixture
+def runtime_services(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """An etcd and a NATS server of this test's own: their addresses, `etcd` and `nats`."""
+    from ftmodel import testing
+    from ftmodel.targets.real.standing import standing
+
+    python = request.config.stash[CHOSEN].python or Path(sys.executable)
+    with ExitStack() as stack:
+        with testing.readable():
+            addresses = stack.enter_context(standing(python, tmp_path_factory.mktemp("services")))
+        yield addresses
 
 
 class Summary:

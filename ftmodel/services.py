@@ -89,12 +89,19 @@ def located(topologies: Iterable[Topology], python: Path) -> dict[ServiceName, P
     """The programs of all services that these topologies need. Raises UsageError that says what to install."""
     programs: dict[ServiceName, Path] = {}
     for topology in topologies:
-        for service in needed(topology):
-            program = locate(service, python)
-            if program is None:
-                raise UsageError(
-                    f"topology {topology.name} needs {service.called}: no {service.program} on PATH, beside {python} or"
-                    f" beside {sys.executable}; try: pip install 'ftmodel[services]'"
-                )
-            programs[service.name] = program
+        programs |= programs_of(needed(topology), python, who=f"topology {topology.name}")
+    return programs
+
+
+def programs_of(services: Iterable[Service], python: Path, *, who: str) -> dict[ServiceName, Path]:
+    """The programs of these services, which `who` needs. Raises UsageError that says what to install."""
+    programs: dict[ServiceName, Path] = {}
+    for service in services:
+        program = locate(service, python)
+        if program is None:
+            raise UsageError(
+                f"{who} needs {service.called}: no {service.program} on PATH, beside {python} or"
+                f" beside {sys.executable}; try: pip install 'ftmodel[services]'"
+            )
+        programs[service.name] = program
     return programs

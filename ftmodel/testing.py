@@ -25,6 +25,7 @@ import pytest
 from ftmodel import known, planfile, runner, services, store
 from ftmodel import topology as topologies
 from ftmodel.errors import FtmodelError, HarnessError, UsageError
+from ftmodel.evidence import Evidence
 from ftmodel.failures import Texts
 from ftmodel.history import History
 from ftmodel.invariants import INVARIANTS, Invariant, Judgement, judge
@@ -35,10 +36,13 @@ from ftmodel.suite import Suite
 from ftmodel.topology import Topology
 from ftmodel.verdict import Verdict, combine
 
-__all__ = ["INVARIANTS", "Cluster", "FaultTolerance", "Invariant"]
+__all__ = ["INVARIANTS", "Cluster", "Evidence", "FaultTolerance", "Invariant"]
 
-MARKER_OPTIONS: Final = ("topology", "workers", "frontends", "migration_limit", "patience", "invariants")
+MARKER_OPTIONS: Final = (
+    "topology", "workers", "frontends", "migration_limit", "patience", "invariants", "known_issues",
+)  # fmt: skip
 DEFAULT_TOPOLOGY: Final = "counting"
+LOOK_EVERY_S: Final = 0.1
 _LOG: Final = logging.getLogger("ftmodel")
 
 
@@ -115,6 +119,11 @@ class Cluster:
         return self._target.history
 
     @property
+    def evidence(self) -> Evidence:
+        """The same, to be asked: which lines were told of a request, what its status is, what a step hit."""
+        return Evidence(self.history)
+
+    @property
     def plan(self) -> Plan:
         """The steps so far, as a plan that can be run again."""
         return planfile.with_steps(self._head, self._steps)
@@ -132,6 +141,20 @@ class Cluster:
             except HarnessError as error:
                 self._target.fail(str(error))
                 raise
+
+    def wait(self, what: str, shown: Callable[[Evidence], object], *, within_s: float) -> None:
+        """Wait until the history shows this, and fail the test if it does not within the bound.
+
+        `what` names it, e.g. "the end of r1". The logs are read all the while.
+        """
+        end_s = time.monotonic() + within_s
+        while True:
+            last = time.monotonic() >= end_s  # asked before the look: what lay in time is seen
+            if shown(self.evidence):
+                return
+            if last:
+                pytest.fail(f"{what}: not seen within {within_s:g} s; next ls {self.folder / 'logs'}", pytrace=False)
+            time.sleep(LOOK_EVERY_S)
 
     def judge(self) -> Judgement:
         """Bring the cluster to rest, close it and judge what happened; raises for nothing that was found.
@@ -271,14 +294,14 @@ def cluster_of(suite: Suite, request: pytest.FixtureRequest) -> Cluster:
     item, chosen = request.node, request.config.stash[CHOSEN]
     options = marked(item)
     top = found(str(options["topology"]), item.path.parent)
-    rules = rules_of(options["invariants"], None, item.path.parent, chosen)
+    rules = rules_of(options["invariants"], options["known_issues"], item.path.parent, chosen)
     texts = Texts(rules=rules, origin="", node=item.nodeid, chosen=chosen, scripted=True)
     return Cluster(suite, top, head_of(top, options), rules, f"{item.path.stem}-{item.name}", texts)
 
 
 def marked(item: pytest.Item) -> dict[str, Any]:
     """The options that a test's markers give, the nearest one first. Raises UsageError."""
-    options: dict[str, Any] = {"topology": DEFAULT_TOPOLOGY, "invariants": INVARIANTS}
+    options: dict[str, Any] = {"topology": DEFAULT_TOPOLOGY, "invariants": INVARIANTS, "known_issues": None}
     for mark in reversed(list(item.iter_markers("ftmodel"))):
         unknown = [name for name in mark.kwargs if name not in MARKER_OPTIONS]
         if mark.args or unknown:
@@ -315,6 +338,8 @@ def suite_of(session: pytest.Session) -> Suite:
     """The suite of all tests that were collected."""
     tops: dict[str, Topology] = {}
     for item in session.items:
+        if item.get_closest_marker("skip"):
+            continue  # it may need what is not here
         for name in _topologies_of(item):
             try:
                 top = found(name, item.path.parent)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def gpus(folder: Path = Path("/dev")) -> int:
+    """How many GPUs of the kind that CUDA uses the kernel shows."""
+    return sum(path.name[6:].isdigit() for path in folder.glob("nvidia*"))
+
+
 def has_gpu(folder: Path = Path("/dev")) -> bool:
-    """True if the kernel shows a GPU of the kind that CUDA uses."""
-    return any(path.name[6:].isdigit() for path in folder.glob("nvidia*"))
+    """True if there is one at least."""
+    return gpus(folder) > 0
