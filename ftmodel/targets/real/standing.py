@@ -17,7 +17,7 @@ from ftmodel.targets.real.backing import Backing
 from ftmodel.targets.real.clock import Loop
 from ftmodel.targets.real.leftovers import SCRATCH_MARK, clear
 from ftmodel.targets.real.ports import Ports
-from ftmodel.targets.real.processes import Launch, Warden
+from ftmodel.targets.real.processes import Launch, Process, Warden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,15 @@ class Addresses:
     """E.g. http://127.0.0.1:21001."""
     nats: str
     """E.g. nats://127.0.0.1:21002, with JetStream."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Life:
+    """A service that no fault hits."""
+
+    process: Process
+    frozen: bool = False
+    hit: bool = False
 
 
 @contextmanager
@@ -67,6 +76,6 @@ async def _serve(warden: Warden, backing: Backing, scratch: Path, logs: Path) ->
         log = logs / f"{name}.log"
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(scratch), "TMPDIR": str(scratch)}
         launch = Launch(title=name, how="exec", argv=backing.command(name), env=env, cwd=scratch, log=log)
-        await backing.until_serving(name, await warden.spawn(launch), log)
+        await backing.until_serving(name, _Life(process=await warden.spawn(launch)), log)
 
     await asyncio.gather(*(start(name) for name in backing.services))
