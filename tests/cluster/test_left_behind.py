@@ -33,7 +33,11 @@ def shared() -> Iterator[Path]:
 
 
 @pytest.fixture
-def running(sut_python: Path, tmp_path: Path, shared: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    request: pytest.FixtureRequest, sut_python: Path, tmp_path: Path, shared: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A run, of the topology that the test asks for, if it does."""
+    topology = ["--topology", request.param] if hasattr(request, "param") else []
     command = [
         sys.executable,
         "-m",
@@ -43,6 +47,7 @@ def running(sut_python: Path, tmp_path: Path, shared: Path) -> Iterator[subproce
         str(sut_python),
         "--store",
         str(tmp_path / "store"),
+        *topology,
     ]
     env = {**os.environ, "TMPDIR": str(shared)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
@@ -109,6 +114,31 @@ def test_the_tester_killed_at_any_moment_leaves_nothing(
     moment_s = time.monotonic() + random.Random(number).uniform(0, 12)
     assert _until(lambda: time.monotonic() > moment_s or running.poll() is not None, BOOT_BOUND_S)
     assert running.poll() is None, "the run was over before it could be killed"
+    ports = _ports(_of_store(store, running.pid))
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert _until(lambda: not _gone(store, running.pid, ports, shared), GONE_BOUND_S), _gone(
+        store, running.pid, ports, shared
+    )
+
+
+def _programs(processes: list[psutil.Process]) -> set[str]:
+    found: set[str] = set()
+    for process in processes:
+        try:
+            found |= {Path(part).name for part in process.cmdline()[:2]}  # a script is named after its interpreter
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("running", ["etcd-nats"], indirect=True)
+def test_the_tester_killed_while_services_run_leaves_nothing_of_them(
+    running: subprocess.Popen[bytes], tmp_path: Path, shared: Path
+) -> None:
+    store = tmp_path / "store"
+    assert _until(lambda: _programs(_of_store(store, running.pid)) >= {"etcd", "nats-server"}, BOOT_BOUND_S)
     ports = _ports(_of_store(store, running.pid))
     running.send_signal(signal.SIGKILL)
     running.wait()
