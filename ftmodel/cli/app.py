@@ -172,7 +172,7 @@ def agree(
 
     options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))
     console = _console(as_json)
-    with show.Shown(console, len(tops) * (len(read) or examples)) as shown:
+    with show.Shown(console, None) as shown:  # how many are run afresh is not known before
         verdict = campaign.agree(given, tops, options, shown, times=times, seed=drawn_seed)
     _conclude(console, verdict, as_json)
 

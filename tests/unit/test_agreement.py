@@ -45,7 +45,7 @@ R1 = Point(what="outcome", subject="r1")
 
 def told(story: Story, top: Topology = BASE) -> list[Event]:
     story.setting = dataclasses.replace(story.setting, topology=top.name)
-    return story.told(90.0)
+    return story.told(30.0)
 
 
 def fine() -> Story:
