@@ -1,8 +1,8 @@
 """A1/counter-low with the kv router: a worker does not count every request that it was told to cancel.
 
-One mocker behind the kv router. 600 streams of 600 tokens, 24 at a time, each left by its client after five tokens. Promised
-(fault-tolerance/request-cancellation): the worker counts each request that was cancelled by a stop, a kill or a dropped
-connection, so `dynamo_component_cancellation_total` must rise by 600. The control reads no stream and leaves none.
+One mocker behind the kv router. 600 streams of 600 tokens, 24 at a time, each left by its client after five tokens.
+Promised (fault-tolerance/request-cancellation): the worker counts each request that was cancelled by a stop, a kill or a
+dropped connection, so `dynamo_component_cancellation_total` must rise by 600. The control reads no stream and leaves none.
 """
 
 from __future__ import annotations
