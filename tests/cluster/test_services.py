@@ -28,7 +28,8 @@ PLAN = Plan(
         OnService(name="s5", kind="freeze-nats", at=After("s4")),
         OnService(name="s6", kind="thaw-nats", at=After("s5"), skew_ms=300),
         *(Submit(name=f"r{n}", at=After("s6"), skew_ms=CALM_MS) for n in (7, 8, 9, 10)),
-        Settle(name="s11"),
+        Settle(name="s11"),  # it has a deadline of its own, sooner than the requests
+        Settle(name="s12"),
     ),
 )
 FAULTS = ("kill-etcd", "freeze-nats")
