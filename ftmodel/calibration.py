@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ftmodel.engines import Engine
-from ftmodel.history import Event, LogLine, Received, RequestSent
+from ftmodel.history import Event, LogLine, Received, RequestSent, Started
 from ftmodel.session import Proof
 from ftmodel.steps import (
     SLOTS,
@@ -29,22 +29,27 @@ from ftmodel.steps import (
     Token,
 )
 
+LONG_PROMPT_CHARS: Final = 4500
+"""As long as the longest prompts that are drawn."""
 WINDOW_TOKENS: Final = 50
 """The least pace is the fastest run of so many tokens: single gaps say more of the reader than of the engine."""
 
 
-def control(topology: str) -> Plan:
-    """Each API, streamed and not, alone and side by side."""
+def control(topology: str, prefill_workers: int = 0) -> Plan:
+    """Each API, streamed and not, alone and side by side; with prefill workers, a long prompt too."""
     apis = [("completion", True), ("completion", False), ("chat", True), ("chat", False)]
     steps: list[Step] = [
         Submit(name=f"r{i}", api=api, stream=stream, max_tokens=50)  # type: ignore[arg-type]
         for i, (api, stream) in enumerate(apis, start=1)
     ]
     steps += [Submit(name=f"r{i}", max_tokens=200) for i in (5, 6)]
-    return Plan(topology=topology, workers=2, migration_limit=3, steps=(*steps, Settle(name="s7")))
+    steps += [Settle(name="s7")]
+    if prefill_workers:
+        steps += [Submit(name="r8", prompt_chars=LONG_PROMPT_CHARS, max_tokens=8), Settle(name="s9")]
+    return Plan(topology=topology, workers=2, prefill_workers=prefill_workers, migration_limit=3, steps=tuple(steps))
 
 
-def calibration(topology: str, workers: int = SLOTS) -> Plan:
+def calibration(topology: str, workers: int = SLOTS, prefill_workers: int = 0) -> Plan:
     """Each kind of cancel, a drain, a holder killed, a request to a worker that is dead, and the limit spent.
 
     With fewer workers than slots the drain is left out, for each worker has to die.
@@ -76,7 +81,9 @@ def calibration(topology: str, workers: int = SLOTS) -> Plan:
         Submit(name="r13", max_tokens=2),
         Settle(name="s11"),
     ]
-    return Plan(topology=topology, workers=workers, migration_limit=1, steps=tuple(steps))
+    return Plan(
+        topology=topology, workers=workers, prefill_workers=prefill_workers, migration_limit=1, steps=tuple(steps)
+    )
 
 
 def _cancels() -> Iterable[Step]:
@@ -89,15 +96,48 @@ def _cancels() -> Iterable[Step]:
 
 
 def proof(histories: Iterable[Iterable[Event]], engine: Engine) -> Proof:
-    """What these histories prove: the meanings seen, and the pace of the first of them (the control run)."""
+    """What these histories prove: the meanings seen, and the times of the first of them (the control run)."""
     meanings: set[str] = set()
-    pace_s = pace_min_s = 0.0
+    pace_s = pace_min_s = first_token_s = prefill_min_s = 0.0
     for number, events in enumerate(histories):
         kept = list(events)
         meanings |= {event.meaning for event in kept if isinstance(event, LogLine)}
         if number == 0:
             pace_s, pace_min_s = pace(kept, engine)
-    return Proof(meanings=tuple(sorted(meanings)), pace_s=pace_s, pace_min_s=pace_min_s)
+            first_token_s, prefill_min_s = first_token(kept), least_prefill(kept)
+    return Proof(
+        meanings=tuple(sorted(meanings)), pace_s=pace_s, pace_min_s=pace_min_s, first_token_s=first_token_s,
+        prefill_min_s=prefill_min_s,
+    )  # fmt: skip
+
+
+def first_token(events: Iterable[Event]) -> float:
+    """The longest wait of a streamed request for its first bytes of the answer's body, in seconds; 0 if there was none."""
+    sent_s: dict[str, float] = {}
+    longest_s = 0.0
+    for event in events:
+        if isinstance(event, RequestSent) and event.stream:
+            sent_s[event.request] = event.at.before_s
+        elif isinstance(event, Received) and event.request in sent_s:
+            longest_s = max(longest_s, event.at.after_s - sent_s.pop(event.request))
+    return longest_s
+
+
+def least_prefill(events: Iterable[Event]) -> float:
+    """The shortest time that a prefill worker had a request, in seconds, by its log; 0 if none is told."""
+    prefills: set[str] = set()
+    begun_s: dict[tuple[str, str], float] = {}
+    spans_s: list[float] = []
+    for event in events:
+        if isinstance(event, Started) and event.role == "prefill":
+            prefills.add(event.title)
+        elif isinstance(event, LogLine) and event.title in prefills and event.id:
+            key = event.title, event.id
+            if event.meaning == "begun":
+                begun_s[key] = event.at.after_s
+            elif event.meaning in ("ended", "finished") and key in begun_s:
+                spans_s.append(event.at.before_s - begun_s.pop(key))
+    return max(0.0, min(spans_s, default=0.0))
 
 
 def pace(events: Iterable[Event], engine: Engine) -> tuple[float, float]:

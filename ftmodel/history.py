@@ -94,6 +94,12 @@ class Setting:
     """The engine logs the begin, end and abort of each request by its id."""
     guides: bool = False
     """The engine heeds guided decoding: such an answer may end by itself, and its tokens have any text."""
+    prefill_workers: int = 0
+    """Of a disaggregated cluster: workers that read prompts, which `workers` then answer."""
+    first_token_s: float = 0.0
+    """The longest wait for a first token in the control run: what reading a prompt takes. 0: it was not measured."""
+    prefill_min_s: float = 0.0
+    """The shortest one: the least that reading a prompt takes."""
     frontends: int = 1
     router_mode: str = "round-robin"
     variant: Literal["as-drawn", "without-faults", "one-more-worker"] = "as-drawn"
@@ -159,11 +165,11 @@ class HarnessFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A process was started. `title` names the incarnation (one life of a process): w1, then w1-2, ..."""
+    """A process was started. `title` names the incarnation (one life of a process): w1, then w1-2, ...; p1 prefills."""
 
     at: Interval
     title: str
-    role: Literal["frontend", "worker", "service"]
+    role: Literal["frontend", "worker", "prefill", "service"]
     slot: int
     pid: int
     port: int = 0

@@ -317,6 +317,7 @@ def mended(head: Plan, topology: Topology) -> Plan:
         head,
         topology=topology.name,
         workers=_nearest(head.workers, topology.workers),
+        prefill_workers=_nearest(head.prefill_workers, topology.prefill_workers or (0,)),
         frontends=_nearest(head.frontends, topology.frontends),
         migration_limit=_nearest(head.migration_limit, topology.migration_limits),
     )

@@ -44,6 +44,9 @@ class Outline:
     workers: int
     patience: Patience
     frontends: int = 1
+    prefills: int = 0
+    """Prefill workers that the cluster begins with."""
+    prefill_slots: dict[int, SlotState] = field(default_factory=dict)
     gates: dict[int, bool] = field(default_factory=dict)
     """Of each frontend, whether it is up."""
     slots: dict[int, SlotState] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class Outline:
 
     def __post_init__(self) -> None:
         self.slots = {slot: "up" if slot <= self.workers else "empty" for slot in range(1, SLOTS + 1)}
+        self.prefill_slots = dict.fromkeys(range(1, self.prefills + 1), "up")
         self.gates = dict.fromkeys(range(1, self.frontends + 1), True)
 
     def with_state(self, state: SlotState) -> list[int]:
@@ -100,12 +104,16 @@ class Outline:
 
     def _befall(self, step: Step) -> None:
         match step:
+            case StartWorker(role="prefill"):
+                self._join_prefill(step.slot)
             case StartWorker():
                 self._join(step.slot)
             case KillWorker() | KillEngine() | StopWorker():
                 self._lose(step.worker, "empty")
             case FreezeWorker():
                 self._lose(step.worker, "frozen")
+            case ThawWorker(worker=Slot(slot, "prefill")):
+                self.prefill_slots[slot] = "up"
             case ThawWorker(worker=Slot(slot)):
                 self.slots[slot] = "up"
             case KillFrontend() | StopFrontend():
@@ -127,8 +135,19 @@ class Outline:
         else:
             self.slots[slot] = "up"
 
+    def _join_prefill(self, slot: int) -> None:
+        """Likewise; one that was hit through a request is not told from the others, so the first is."""
+        empty = [number for number, state in self.prefill_slots.items() if state == "empty"]
+        if slot or empty:
+            self.prefill_slots[slot or empty[0]] = "up"
+
     def _lose(self, subject: Subject, state: SlotState) -> None:
-        if isinstance(subject, Slot):
+        if getattr(subject, "role", "worker") == "prefill":
+            up = [number for number, now in self.prefill_slots.items() if now == "up"]
+            slot = subject.slot if isinstance(subject, Slot) else next(iter(up), 0)
+            if slot in self.prefill_slots:
+                self.prefill_slots[slot] = state
+        elif isinstance(subject, Slot):
             self.slots[subject.slot] = state
         elif not isinstance(subject, VictimOf):
             self.lost += 1
@@ -137,6 +156,7 @@ class Outline:
         self.lost = 0
         self.gates = dict.fromkeys(self.gates, True)
         self.services = dict.fromkeys(self.services, "up")
+        self.prefill_slots = dict.fromkeys(self.prefill_slots, "up")
         for slot, state in self.slots.items():
             if slot <= self.workers or state == "frozen":
                 self.slots[slot] = "up"

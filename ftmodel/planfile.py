@@ -72,6 +72,8 @@ def parse(text: str, source: str) -> Plan:
     _check_names(steps, source)
     if not 1 <= plan.workers <= SLOTS:
         raise PlanError(f"{source}: field workers: got {plan.workers}, expected 1 to {SLOTS}")
+    if not 0 <= plan.prefill_workers <= SLOTS:
+        raise PlanError(f"{source}: field prefill_workers: got {plan.prefill_workers}, expected 0 to {SLOTS}")
     if not 1 <= plan.frontends <= FRONTENDS:
         raise PlanError(f"{source}: field frontends: got {plan.frontends}, expected 1 to {FRONTENDS}")
     if plan.migration_limit < 0:

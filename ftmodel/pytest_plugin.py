@@ -31,7 +31,7 @@ STRATEGIES: Final = "ftmodel.strategies"
 CLUSTERS: Final = frozenset({"cluster", "ftmodel_campaign"})
 FIXTURES: Final = CLUSTERS | {"runtime_services"}
 MARKER: Final = (
-    "ftmodel(topology=..., workers=..., frontends=..., migration_limit=..., patience=..., invariants=...,"
+    "ftmodel(topology=..., workers=..., prefill_workers=..., frontends=..., migration_limit=..., patience=..., invariants=...,"
     " known_issues=...)"
 )
 MARKERS: Final = {

@@ -157,12 +157,13 @@ def play(
 def prove(session: Session, topology: Topology, examples: Examples) -> Proof:
     """Run control and calibration of a topology; they are judged too. Raises HarnessError if they cannot be run."""
     engine = engines.of(topology)
-    control = _scripted(session, topology, calibration.control(topology.name), Proof(), "control", examples)
+    prefills = max(topology.prefill_workers, default=0)
+    control = _scripted(session, topology, calibration.control(topology.name, prefills), Proof(), "control", examples)
     measured = calibration.proof([control.history], engine)
     calibrated = _scripted(
         session,
         topology,
-        calibration.calibration(topology.name, engine.workers_most),
+        calibration.calibration(topology.name, engine.workers_most, prefills),
         measured,
         "calibration",
         examples,

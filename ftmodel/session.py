@@ -39,6 +39,10 @@ class Proof:
     """What control and calibration showed of a topology: the log meanings that were seen, and the engine's pace."""
 
     meanings: tuple[str, ...] = ()
+    first_token_s: float = 0.0
+    """The longest wait for a first token."""
+    prefill_min_s: float = 0.0
+    """The shortest one."""
     pace_s: float = 0.0
     pace_min_s: float = 0.0
 
@@ -225,6 +229,9 @@ class Session:
             discovery=topology.discovery,
             request_plane=topology.request_plane,
             workers=plan.workers,
+            prefill_workers=plan.prefill_workers,
+            first_token_s=proof.first_token_s,
+            prefill_min_s=proof.prefill_min_s,
             frontends=plan.frontends,
             router_mode=topology.router_mode,
             promise=Promise(

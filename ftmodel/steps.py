@@ -18,6 +18,9 @@ SLOTS: Final = 4
 FRONTENDS: Final = 2
 """Frontends of a cluster at most; likewise."""
 
+WorkerRole = Literal["worker", "prefill"]
+"""Workers that answer requests; and prefill workers, which read prompts for them. Each role has slots of its own."""
+
 LADDER_MS: Final = (0, 1, 5, 20, 100)
 """Skews around an anchor. To them come the system's own timeouts, plus and minus a tenth (`timeouts_ms`)."""
 
@@ -38,6 +41,14 @@ class Sent:
 
     request: str
     on: Literal["sent"] = "sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """When a worker has begun the request: a prefill worker, where the cluster has any."""
+
+    request: str
+    on: Literal["begun"] = "begun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ class Gone:
     on: Literal["gone"] = "gone"
 
 
-Anchor = Now | Sent | Token | End | After | Gone
+Anchor = Now | Sent | Begun | Token | End | After | Gone
 
 
 # --- subjects: whom a step concerns -----------------------------------------------------------------------------
@@ -84,6 +95,7 @@ class Slot:
     """The worker that lives in this slot, 1 to SLOTS."""
 
     slot: int
+    role: WorkerRole = "worker"
     by: Literal["slot"] = "slot"
 
 
@@ -92,6 +104,7 @@ class HolderOf:
     """The worker that serves this request when the step fires; of a request that is over, the one that served it last."""
 
     request: str
+    role: WorkerRole = "worker"
     by: Literal["holder"] = "holder"
 
 
@@ -100,6 +113,7 @@ class NotHolderOf:
     """The living worker of the lowest slot that does not serve this request."""
 
     request: str
+    role: WorkerRole = "worker"
     by: Literal["not-holder"] = "not-holder"
 
 
@@ -124,6 +138,8 @@ class StartWorker:
     name: str
     slot: int
     """1 to SLOTS; 0: the lowest that is empty when the step fires."""
+    role: WorkerRole = "worker"
+    """Void for prefill workers in a cluster that has none."""
     port: Literal["new", "predecessor"] = "new"
     at: Anchor = Now()
     skew_ms: int = 0
@@ -437,6 +453,8 @@ class Mix:
     """Every worker is replaced, one by one or all at once."""
     service: int = 0
     """A service that the cluster stands on is killed, stopped or frozen for a while; void where there is none."""
+    prefill: int = 0
+    """A prefill worker is started, killed, stopped or frozen, or something befalls a request in its prefill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,6 +464,7 @@ class Plan:
     format: int = FORMAT
     topology: str
     workers: int = 2
+    prefill_workers: int = 0
     frontends: int = 1
     migration_limit: int = 3
     patience: Patience = "short"
@@ -498,7 +517,8 @@ def _of_place(step: StartWorker | StartFrontend | KillFrontend | StopFrontend) -
     match step:
         case StartWorker():
             again = ", on its predecessor's port" if step.port == "predecessor" else ""
-            return f"start a worker in {f'slot {step.slot}' if step.slot else 'the lowest empty slot'}{again}"
+            what = "prefill worker" if step.role == "prefill" else "worker"
+            return f"start a {what} in {f'slot {step.slot}' if step.slot else 'the lowest empty slot'}{again}"
         case StartFrontend():
             return f"start frontend {step.frontend}"
         case KillFrontend():
@@ -527,6 +547,12 @@ def _through(frontend: int) -> str:
 
 def _whom(subject: Subject) -> str:
     match subject:
+        case Slot(role="prefill"):
+            return f"prefill worker {subject.slot}"
+        case HolderOf(role="prefill"):
+            return f"the prefill worker of {subject.request}"
+        case NotHolderOf(role="prefill"):
+            return f"a prefill worker that does not have {subject.request}"
         case Slot():
             return f"worker {subject.slot}"
         case HolderOf():
@@ -546,6 +572,8 @@ def _moment(step: Step) -> str:
             return f", {step.skew_ms} ms later" if step.skew_ms else ""
         case Sent(request):
             return f", when {request} is sent{later}"
+        case Begun(request):
+            return f", when a worker has begun {request}{later}"
         case Token(request, 0):
             return f", at the first byte of {request}{later}"
         case Token(request, k):

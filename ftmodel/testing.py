@@ -39,7 +39,7 @@ from ftmodel.verdict import Verdict, combine
 __all__ = ["INVARIANTS", "Cluster", "Evidence", "FaultTolerance", "Invariant"]
 
 MARKER_OPTIONS: Final = (
-    "topology", "workers", "frontends", "migration_limit", "patience", "invariants", "known_issues",
+    "topology", "workers", "prefill_workers", "frontends", "migration_limit", "patience", "invariants", "known_issues",
 )  # fmt: skip
 DEFAULT_TOPOLOGY: Final = "counting"
 LOOK_EVERY_S: Final = 0.1
@@ -261,7 +261,7 @@ class Campaign:
         def draw(opener: object, timeouts_ms: Sequence[int]) -> None:
             self._generate(
                 opener, examples=chosen.count(), steps=chosen.profile.steps, seed=chosen.seed, timeouts_ms=timeouts_ms,
-                services=services.names_of(tops),
+                services=services.names_of(tops), apart=any(top.prefill_workers for top in tops),
                 **machine,
             )  # fmt: skip
 
@@ -321,6 +321,13 @@ def head_of(top: Topology, options: dict[str, Any]) -> Plan:
     return Plan(
         topology=top.name,
         workers=_asked(options, "workers", range(1, SLOTS + 1), top.workers, 2),
+        prefill_workers=_asked(
+            options,
+            "prefill_workers",
+            range(1, SLOTS + 1) if top.prefill_workers else range(1),
+            top.prefill_workers or (0,),
+            1,
+        ),
         frontends=_asked(options, "frontends", range(1, FRONTENDS + 1), top.frontends, 1),
         migration_limit=_asked(options, "migration_limit", range(1 << 16), top.migration_limits, 3),
         patience=patience,

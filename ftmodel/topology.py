@@ -41,6 +41,8 @@ class Topology:
     """Where it is left out: that of the requests, if those go over NATS."""
     router_mode: Literal["round-robin", "random", "kv", "least-loaded", "power-of-two"] = "round-robin"
     workers: Annotated[tuple[Annotated[int, Field(ge=1, le=SLOTS)], ...], Field(min_length=1)] = (1, 2, 3, 4)
+    prefill_workers: tuple[Annotated[int, Field(ge=1, le=SLOTS)], ...] = ()
+    """Workers that read the prompts of requests, which `workers` then answer; empty: those do both (aggregated)."""
     frontends: Annotated[tuple[Annotated[int, Field(ge=1, le=FRONTENDS)], ...], Field(min_length=1)] = (1,)
     migration_limits: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 3, 10)
     migration_max_length: Annotated[int, Field(ge=1)] | None = None
@@ -52,13 +54,15 @@ class Topology:
     http_port: int | None = None
     """The frontend's port; free ones are taken where it is not set."""
     system_port: int | None = None
-    """The first worker's port; the others' follow it."""
+    """The first worker's port; the others' follow it, those of prefill workers last."""
     options: Mapping[str, float | str] = field(default_factory=dict)
     """Settings of the engine, e.g. pace_ms; `ftmodel list topologies` shows those of a preset."""
     frontend: Component = field(default_factory=Component)
     """Further arguments and environment of the frontends."""
     worker: Component = field(default_factory=Component)
     """The same of the workers."""
+    prefill: Component = field(default_factory=Component)
+    """The same of the prefill workers."""
 
 
 _ADAPTER: Final[TypeAdapter[Topology]] = TypeAdapter(Topology)
@@ -84,7 +88,7 @@ def find(name: str) -> Topology:
     return _checked(path, raw)
 
 
-TABLES: Final = ("frontend", "worker")
+TABLES: Final = ("frontend", "worker", "prefill")
 """Keys that are tables of a `Component`."""
 
 
@@ -146,7 +150,20 @@ def _checked(path: Path, raw: dict[str, Any]) -> Topology:
         if isinstance(value, str) != isinstance(engine.options[key], str) or (choices and value not in choices):
             expected = f"one of {', '.join(choices)}" if choices else f"{type(engine.options[key]).__name__}"
             raise TopologyError(f"{path}: key options.{key}: got {value!r}, expected {expected}")
-    impossible = system.refuses(topology)
+    impossible = _refuses_prefill(topology, engine) or system.refuses(topology)
     if impossible:
         raise TopologyError(f"{path}: key {impossible}")
     return topology
+
+
+def _refuses_prefill(topology: Topology, engine: engines.Engine) -> str:
+    """Why it cannot have the prefill workers that it has, or lacks some, beginning with the key; empty if all is well."""
+    if topology.prefill_workers and not engine.handoffs:
+        able = ", ".join(name for name in engines.names() if engines.find(name).handoffs)
+        return (
+            f"prefill_workers: engine {engine.name} cannot prefill apart from decoding here, expected engine {able},"
+            " or this key left out"
+        )
+    if not topology.prefill_workers and topology.prefill != Component():
+        return "prefill: the cluster has no prefill workers, expected key prefill_workers too, e.g. [1, 2]"
+    return ""

@@ -55,6 +55,8 @@ class ClusterMachine(RuleBasedStateMachine):
     """The systems' own timeouts, around which skews are drawn."""
     services: Sequence[ServiceName] = ()
     """What the clusters of some topology of the run stand on. Not whose turn it is: draws must not depend on that."""
+    apart: bool = False
+    """Some topology of the run has prefill workers."""
     longest: int = 30
     """Steps of a plan at most."""
     own: Sequence[tuple[Kind, int]] = ()
@@ -71,7 +73,7 @@ class ClusterMachine(RuleBasedStateMachine):
         """Draw the mix, the patience and the topology's free values; all of them are kept in the plan."""
         self.mix = head.mix
         self.outline = Outline(
-            workers=head.workers, frontends=head.frontends, patience=head.patience,
+            workers=head.workers, prefills=head.prefill_workers, frontends=head.frontends, patience=head.patience,
             services=dict.fromkeys(self.services, "up"),
         )  # fmt: skip
         try:
@@ -117,10 +119,11 @@ class ClusterMachine(RuleBasedStateMachine):
             Plan,
             topology=st.just(""),
             workers=st.sampled_from((2, *(3, 4, 2, 4, 3) * 3, 1)),
+            **({"prefill_workers": st.sampled_from((1, 2, 2))} if self.apart else {}),
             frontends=st.sampled_from((1, 1, 2)),
             migration_limit=st.sampled_from((3, *(10, 3, 10, 10) * 3, 1, 0)),
             patience=st.sampled_from(PATIENCES),
-            mix=mixes(outages=bool(self.services)),
+            mix=mixes(outages=bool(self.services), apart=self.apart),
         )
 
     def steps_drawn(self) -> SearchStrategy[tuple[Step, ...]]:
@@ -152,6 +155,7 @@ def generate(
     seed: int,
     timeouts_ms: Sequence[int] = (),
     services: Sequence[ServiceName] = (),
+    apart: bool = False,
     machine: type[ClusterMachine] = ClusterMachine,
 ) -> None:
     """Draw plans of up to `steps` steps and hand them to what `opener` returns, until it has had enough.
@@ -171,6 +175,7 @@ def generate(
         pass
 
     Machine.services = services
+    Machine.apart = apart
     batch = 0
     try:
         while opened < examples:

@@ -7,6 +7,7 @@ its step would make no sense yet.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ from ftmodel.steps import (
 
 from .moments import RECENT, after, hits, moments, named, of, skews
 from .outages import outages as service_outages
+from .prefills import prefills
 from .races import drains, gates, races, restarts, rolls, storms
 
 Draws = SearchStrategy[tuple[Step, ...]]
@@ -274,6 +276,7 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ("drain", drains),
     ("roll", rolls),
     ("service", service_outages),
+    ("prefill", prefills),
 )
 
 
@@ -310,10 +313,11 @@ def _weight(name: str, outline: Outline, mix: Mix) -> int:
     return weight
 
 
-def mixes(*, outages: bool = False) -> SearchStrategy[Mix]:
+def mixes(*, outages: bool = False, apart: bool = False) -> SearchStrategy[Mix]:
     """The weights of one example: traffic alone first, then kills and cancels together, then what is rarer.
 
-    With services that can be out, every third example or so has outages.
+    With services that can be out, every third example or so has outages. With prefill workers, those apart, every
+    example but the plainest has something that befalls them, and every third or so much.
     """
     calm = {"stop_worker": 1, "settle": 3, "heal": 1}
     both = Mix(submit=4, cancel=6, start_worker=4, kill_worker=4, race=1, **calm)
@@ -328,7 +332,22 @@ def mixes(*, outages: bool = False) -> SearchStrategy[Mix]:
     )
     blackouts = Mix(submit=6, cancel=4, start_worker=2, kill_worker=2, service=3, **calm)
     plain = Mix(start_worker=0, kill_worker=0, stop_worker=0, cancel=0, settle=1)
-    faulty = (both, both, kills_most, cancels_most, drains_most, crowds, doors, errors, kills_most, both, freezing)
+    faulty: tuple[Mix, ...] = (
+        both,
+        both,
+        kills_most,
+        cancels_most,
+        drains_most,
+        crowds,
+        doors,
+        errors,
+        kills_most,
+        both,
+        freezing,
+    )
+    if apart:
+        phases = Mix(submit=4, cancel=3, start_worker=3, kill_worker=2, prefill=6, **calm)
+        faulty = (*(dataclasses.replace(mix, prefill=1) for mix in faulty), *(phases,) * 5)
     if outages:
         return st.sampled_from((plain, *(*faulty, *(blackouts,) * 5) * 3))
     return st.sampled_from((plain, *faulty, *faulty, *faulty))

@@ -183,6 +183,9 @@ class Answer:
 class Cluster:
     """A frontend and workers: mockers, or workers that emit the bytes of `text`.
 
+    With `prefills`, mockers that read the prompts are beside those that decode (p1, p2, ...): by bootstrap a request goes
+    to both at once; in sequence, to the one that decodes when it has been read.
+
     Over files and TCP; or with an etcd (`discovery="etcd"`) or a NATS server (`plane="nats"`) of the cluster's own, both
     of which the interpreter's environment or PATH must have.
     """
@@ -197,12 +200,16 @@ class Cluster:
         discovery: Literal["file", "etcd"] = "file",
         plane: Literal["tcp", "nats"] = "tcp",
         router: str = "round-robin",
+        prefills: int = 0,
+        handoff: Literal["sequential", "bootstrap"] = "sequential",
+        prefill_speedup: float = 1.0,
         *,
         finalise: bool = False,
     ) -> None:
         self.count, self.limit, self.speedup = workers, migration_limit, speedup
         self.engine, self.text, self.finalise = engine, text, finalise
         self.discovery, self.plane, self.router = discovery, plane, router
+        self.prefills, self.handoff, self.prefill_speedup = prefills, handoff, prefill_speedup
         self.processes: dict[str, subprocess.Popen] = {}
         self.ports: dict[str, int] = {}
 
@@ -221,7 +228,10 @@ class Cluster:
                         "--router-mode", self.router, "--migration-limit", str(self.limit))  # fmt: skip
             for number in range(1, self.count + 1):
                 self.start_worker(f"w{number}")
-            self.wait(lambda: len(self.listed()) == self.count and self.has_model(), "all workers listed")
+            for number in range(1, self.prefills + 1):
+                self.start_prefill(f"p{number}")
+            every = self.count + self.prefills
+            self.wait(lambda: len(self.listed()) == every and self.has_model(), "all workers listed")
             self._serve_each()
         except BaseException:
             self.__exit__()
@@ -275,8 +285,17 @@ class Cluster:
             death = str(self.folder / "death")
             self._start(title, str(BYTE_WORKER), model, self.text, death, self.model_name, *leaves)
         else:
-            self._start(title, "-m", "dynamo.mocker", "--model-path", model, "--model-name", self.model_name,
-                        "--speedup-ratio", str(self.speedup))  # fmt: skip
+            self._start_mocker(title, self.speedup, *(["--disaggregation-mode", "decode"] if self.prefills else []))
+
+    def start_prefill(self, title: str) -> None:
+        """Start a prefill worker."""
+        mode = ["--disaggregation-mode", "prefill"]
+        by = ["--bootstrap-ports", str(free_port())] if self.handoff == "bootstrap" else []
+        self._start_mocker(title, self.prefill_speedup, *mode, *by)
+
+    def _start_mocker(self, title: str, speedup: float, *arguments: str) -> None:
+        self._start(title, "-m", "dynamo.mocker", "--model-path", str(self.folder / "model"),
+                    "--model-name", self.model_name, "--speedup-ratio", str(speedup), *arguments)  # fmt: skip
 
     def order_death(self, position: int, how: str = "die") -> None:
         """The first byte worker that comes to this position of its text kills itself, or ends otherwise (see there)."""
@@ -315,7 +334,8 @@ class Cluster:
                 answer = self.send(max_tokens=1, stream=False)
                 answer.open()
                 answer.close()
-            return all(self.log(f"w{n}").count("request received") > 0 for n in range(1, self.count + 1))
+            workers = [f"w{n}" for n in range(1, self.count + 1)] + [f"p{n}" for n in range(1, self.prefills + 1)]
+            return all(self.log(title).count("request received") > 0 for title in workers)
 
         self.wait(served, "every worker has answered")
 

@@ -80,7 +80,7 @@ def run(
     def draw(opener: Drawn, timeouts_ms: Sequence[int]) -> None:
         _strategies().generate(
             opener, examples=count or 10**6, steps=steps or chosen.steps, seed=drawn_seed, timeouts_ms=timeouts_ms,
-            services=services.names_of(tops),
+            services=services.names_of(tops), apart=any(top.prefill_workers for top in tops),
         )  # fmt: skip
 
     options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ftmodel.errors import TopologyError
 from ftmodel.steps import SLOTS
@@ -28,6 +28,16 @@ class Device:
 
     arguments: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handoff:
+    """How the workers of a disaggregated cluster are started, besides the rest: those that prefill, those that decode."""
+
+    prefill: tuple[str, ...]
+    decode: tuple[str, ...]
+    ports: int = 0
+    """Ports of its own that each prefill worker takes, on which others reach it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +69,8 @@ class Engine:
     """Prompts and answers together are at most so long; 0: there is no such bound."""
     stop: Callable[[str, int], str] | None = None
     """(key of the request, position of a token) -> a stop string that the answer first has about there."""
+    role_arguments: Mapping[Literal["worker", "prefill"], tuple[str, ...]] = field(default_factory=dict)
+    """Further ones, of the workers of one role; filled in likewise."""
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of the options that are words: what they may be."""
     path: Path | None = None
@@ -75,6 +87,8 @@ class Engine:
     """Ports of its own that each worker takes."""
     devices: Mapping[str, Device] = field(default_factory=dict)
     """What differs on a "cpu" and a "gpu"; empty: nothing does. The option `device` chooses, or it is found out."""
+    handoffs: Mapping[str, Handoff] = field(default_factory=dict)
+    """The ways from prefill to decode that it has; empty: none. The option `handoff` chooses."""
     boot_bound_s: float = 30.0
     """From the start of a worker to its readiness, at most."""
     alone: bool = False
@@ -95,6 +109,14 @@ def of(topology: Topology) -> Engine:
     """The engine of a topology, with the model that it names. Raises TopologyError."""
     engine = find(topology.engine)
     return engine.adapt(engine, topology.model) if engine.adapt else engine
+
+
+def handoff_of(topology: Topology) -> Handoff | None:
+    """The way from prefill to decode that a topology chooses; None where its workers do both."""
+    if not topology.prefill_workers:
+        return None
+    engine = find(topology.engine)
+    return engine.handoffs[str(topology.options.get("handoff", engine.options["handoff"]))]
 
 
 def names() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftmodel.engines import Engine
+from ftmodel.engines import Engine, Handoff
 from ftmodel.systems import MetricRow
 
 ENGINE = Engine(
@@ -13,12 +13,21 @@ ENGINE = Engine(
         "{model}",
         "--model-name",
         "{name}",
-        "--speedup-ratio",
-        "{speedup}",
         "--num-gpu-blocks-override",
         "{blocks}",
     ),
-    options={"speedup": 1.0, "blocks": 16384},
+    role_arguments={"worker": ("--speedup-ratio", "{speedup}"), "prefill": ("--speedup-ratio", "{prefill_speedup}")},
+    options={"speedup": 1.0, "prefill_speedup": 1.0, "blocks": 16384, "handoff": "bootstrap"},
+    choices={"handoff": ("bootstrap", "sequential")},
+    # By bootstrap the request goes to both at once, and they find each other; else to decode when it is prefilled.
+    handoffs={
+        "bootstrap": Handoff(
+            prefill=("--disaggregation-mode", "prefill", "--bootstrap-ports", "{port1}"),
+            decode=("--disaggregation-mode", "decode"),
+            ports=1,
+        ),
+        "sequential": Handoff(prefill=("--disaggregation-mode", "prefill"), decode=("--disaggregation-mode", "decode")),
+    },
     patterns=(),
     metrics=(
         MetricRow(role="worker", name="running", metric="vllm:num_requests_running"),

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from ftmodel.history import Sample
 from ftmodel.invariants.base import Finding, Invariant, read, said, when
-from ftmodel.invariants.duty import abort, cancel_duty
+from ftmodel.invariants.duty import abort, cancel_duty, titles_of
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.records import Generation, Incarnation, Request
 from ftmodel.invariants.requests import failure
@@ -31,7 +31,7 @@ def must_aborts(ledger: Ledger) -> list[tuple[Request, str]]:
             (request, title)
             for request in ledger.requests.values()
             if request.closed is not None
-            for title in ledger.generations.get(request.sent.id, {})
+            for title in titles_of(ledger, request)
             if abort(ledger, request, title).value == "must"
         ]
     known: list[tuple[Request, str]] = ledger.memo["must aborts"]
@@ -78,7 +78,7 @@ class CancelAborts(Invariant):
             for request, title in must_aborts(ledger):
                 yield from self._aborted(ledger, request, title)
         else:
-            for worker in ledger.workers:
+            for worker in ledger.all_workers:
                 yield from self._worker_counter(ledger, worker)
         for frontend in ledger.frontends:
             if not frontend.touches:
@@ -86,7 +86,7 @@ class CancelAborts(Invariant):
                 yield from self._frontend_counter(ledger, frontend.title)
 
     def _aborted(self, ledger: Ledger, request: Request, title: str) -> Iterator[Finding]:
-        generation = ledger.generations[request.sent.id][title]
+        generation = ledger.placed(request.sent.id, title)[title]
         bound_s, deadline = ledger.setting.bounds.abort_bound_s, deadline_s(ledger, request)
         if generation.aborted:
             first = generation.aborted[0]
@@ -112,7 +112,11 @@ class CancelAborts(Invariant):
 
         Documented (fault-tolerance/request-cancellation): a worker sees a stop, a kill or a dropped connection.
         """
-        owed = [pair for pair in must_aborts(ledger) if pair[0].sent.frontend == frontend]
+        owed = [
+            (request, title)
+            for request, title in must_aborts(ledger)
+            if request.sent.frontend == frontend and not ledger.prefills(title)  # whose counter tells as much
+        ]
         if not owed:
             return
         musts = {request.name: request for request, title in owed if not self._told(ledger, request, title)}
@@ -127,7 +131,7 @@ class CancelAborts(Invariant):
             yield self.finding("no-kill", frontend, message, *map(left, musts.values()))
 
     def _told(self, ledger: Ledger, request: Request, title: str) -> bool:
-        generation = ledger.generations[request.sent.id][title]
+        generation = ledger.placed(request.sent.id, title)[title]
         return bool(generation.aborted or generation.signalled)
 
     def _frontend_counter(self, ledger: Ledger, frontend: str) -> Iterator[Finding]:
@@ -215,7 +219,7 @@ class WorkStops(Invariant):
                 yield self.finding("still-running", title, message, *lefts, read(sample, "running"))
 
     def _ran_on(self, ledger: Ledger, request: Request, title: str) -> Iterator[Finding]:
-        generation = ledger.generations[request.sent.id][title]
+        generation = ledger.placed(request.sent.id, title)[title]
         bound_s, deadline = ledger.setting.bounds.abort_bound_s, deadline_s(ledger, request)
         late = [line for line in generation.ended if line.at.before_s > deadline]
         if late and ledger.stalled(deadline - bound_s, bound_s):

@@ -70,7 +70,7 @@ class WorkersJoin(Invariant):
         by_frontend: dict[str, list[Request]] = {}
         for request in ledger.requests.values():
             by_frontend.setdefault(request.sent.frontend, []).append(request)
-        for worker in ledger.workers:
+        for worker in ledger.all_workers:
             for frontend, view in ledger.views.items():
                 yield from self._not_listed(ledger, worker, frontend, view)
                 yield from self._no_traffic(ledger, worker, frontend, view, by_frontend.get(frontend, []))
@@ -111,6 +111,8 @@ class WorkersJoin(Invariant):
         touched_s = min(ledger.touched_from_s(spell.title), ledger.touched_from_s(spell.frontend))
         if touched_s <= until_s or upset(ledger, spell.first.before_s, until_s):
             return
+        if not _is_complete(ledger, spell):
+            return
         if ledger.stalled(spell.first.after_s, bound_s):
             self.tally.unknown += 1
             return
@@ -136,10 +138,12 @@ class WorkersJoin(Invariant):
         if upset(ledger, from_s, until_s):
             return
         mine = [r for r in requests if from_s < r.sent.at.before_s and ledger.life(r).after_s < until_s]
-        begun = [titles for r in mine if (titles := _begun_on(ledger, r))]
+        begun = [titles for r in mine if (titles := _begun_on(ledger, r, worker.title))]
         changes = sum(change.could_overlap(from_s, until_s) for change in list_changes(ledger, frontend))
         changes += sum(len(moves.lines) for r in mine if (moves := ledger.moves.get(r.sent.id)))
-        if len(begun) < ledger.setting.workers * (ROUNDS + changes):
+        setting = ledger.setting
+        workers = setting.prefill_workers if ledger.prefills(worker.title) else setting.workers
+        if len(begun) < workers * (ROUNDS + changes):
             return
         if any(worker.title in titles for titles in begun):
             self.tally.evaluated += 1
@@ -157,14 +161,24 @@ class WorkersJoin(Invariant):
             )
 
 
+def _is_complete(ledger: Ledger, spell: Spell) -> bool:
+    """True if a worker of the other role was there too, all that time: without one the model need not be served."""
+    others = ledger.workers if ledger.prefills(spell.title) else ledger.prefill_workers
+    views = ledger.views[spell.frontend]
+    polls = [i for i in views.since(spell.first.before_s) if views.befores_s[i] <= spell.last.before_s]
+    there = (o for o in others if o.touched_from_s > spell.last.after_s)
+    return not ledger.setting.prefill_workers or any(all(views.shows(i, o.title) for i in polls) for o in there)
+
+
 def _has_work(ledger: Ledger, worker: Incarnation, from_s: float) -> bool:
     """True if it held anything at this time or later."""
     requests = [ledger.by_id.get(id_) for id_ in ledger.served.get(worker.title, {})]
     return any(request is None or ledger.life(request).after_s >= from_s for request in requests)
 
 
-def _begun_on(ledger: Ledger, request: Request) -> set[str]:
-    return {title for title, g in ledger.generations.get(request.sent.id, {}).items() if g.begun}
+def _begun_on(ledger: Ledger, request: Request, title: str) -> set[str]:
+    """The workers of the role of this one on which a request has begun."""
+    return {other for other, g in ledger.placed(request.sent.id, title).items() if g.begun}
 
 
 def _named(view: View, poll: int) -> str:
@@ -194,7 +208,7 @@ class OneOwner(Invariant):
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
         """Judge each pair of owners of an id, then each id that has none."""
         owners: dict[str, list[Incarnation]] = {}
-        for worker in ledger.workers:
+        for worker in ledger.all_workers:
             if worker.identity:
                 owners.setdefault(worker.identity, []).append(worker)
         for identity, workers in owners.items():
@@ -207,7 +221,7 @@ class OneOwner(Invariant):
         for identity, listed in self._strange.items():
             if identity in owners or ledger.touched_from_s(listed.frontend) <= listed.at.after_s:
                 continue
-            if any(w.started.at.before_s <= listed.at.after_s and not w.identity for w in ledger.workers):
+            if any(w.started.at.before_s <= listed.at.after_s and not w.identity for w in ledger.all_workers):
                 self.tally.unknown += 1  # it may be that one's
                 continue
             self.tally.evaluated += 1
@@ -231,7 +245,7 @@ class ListConverges(Invariant):
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
         """Judge each worker on each frontend's list."""
-        for worker in ledger.workers:
+        for worker in ledger.all_workers:
             for frontend, view in ledger.views.items():
                 if worker.died is not None:
                     yield from self._ghost(ledger, worker, worker.died, frontend, view)

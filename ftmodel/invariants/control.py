@@ -39,7 +39,7 @@ class OutageIsOutlived(Invariant):
 
     def _ended(self, ledger: Ledger, outage: Outage, *, alone: bool) -> Iterator[Finding]:
         over_s = outage.back.after_s + ledger.setting.bounds.list_bound_s
-        for process in (*ledger.frontends, *ledger.workers):
+        for process in (*ledger.frontends, *ledger.all_workers):
             if process.faults or process.exit_ordered or not _was_up(ledger, process, outage):
                 continue
             exited = process.exited
@@ -65,7 +65,7 @@ class OutageIsOutlived(Invariant):
     def _unlisted(self, ledger: Ledger, outage: Outage) -> Iterator[Finding]:
         """A worker that lived through it untouched, and that an untouched frontend does not list any more."""
         over_s = outage.back.after_s + ledger.setting.bounds.list_bound_s
-        for worker in ledger.workers:
+        for worker in ledger.all_workers:
             for frontend, view in ledger.views.items():
                 listed = worker.listed.get(frontend)
                 until_s = min(worker.touched_from_s, ledger.touched_from_s(frontend))
@@ -98,7 +98,7 @@ def _are_apart(ledger: Ledger, one: Outage, other: Outage) -> bool:
 
 def _was_up(ledger: Ledger, process: Incarnation, outage: Outage) -> bool:
     """It surely was ready before the outage: a worker on a list, a frontend that lists somebody; and no outage shook it."""
-    if process.started.role == "worker":
+    if process.started.role != "frontend":
         return any(at.surely_before(outage.began) for at in process.listed.values())
     view = ledger.views.get(process.title)
     return view is not None and any(

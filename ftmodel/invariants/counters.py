@@ -35,6 +35,7 @@ COUNTERS: Final = {
         "not_found",
     ),
     "worker": ("cancellations",),
+    "prefill": ("cancellations",),
 }
 """By role, the metrics that only rise (`ftmodel.systems.METRICS`)."""
 

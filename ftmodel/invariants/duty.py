@@ -4,6 +4,10 @@ Judged from what clients saw and from faults, all of them intervals on one clock
 of the intervals: a wrong must is a false alarm. A log of the tested system can turn may into must, never the reverse.
 All of it is computed at rest, when everything is known.
 
+In a disaggregated cluster a request needs a worker of each role. That a prefill worker is lost need not be outlived: a
+prefill or hand-off failure is returned to the request (documented: router/disaggregated-serving, from 1.4 on; up to 1.3
+the worker that decodes was to take over). So nothing is owed to a request whose prompt a touched one may have had.
+
 The rule for completion rests on what is documented of migration (fault-tolerance/request-migration): with a limit
 above 0 and a healthy worker left, a request completes. The limit counts attempts, a frontend shuns a worker on which a
 request failed, and forgets whom it shuns at each change of its list and some seconds after the last.
@@ -80,38 +84,55 @@ def completion(ledger: Ledger, request: Request) -> Duty:
 
 def _completion(ledger: Ledger, request: Request) -> Duty:
     sent, bounds = request.sent, ledger.setting.bounds
-    t = touchable(ledger, request)
+    t = touchable(ledger, request, ledger.workers)
+    prefills = touchable(ledger, request, ledger.prefill_workers)
     c = 1 + changes(ledger, request, t)
     titles = tuple(process.title for process in t)
-    due_s = sent.at.after_s + ledger.work_s(request) + (len(t) + 1) * bounds.detect_bound_s
+    again_s = bounds.detect_bound_s + ledger.reading_s(request)
+    due_s = sent.at.after_s + ledger.work_s(request) + bounds.detect_bound_s + len(t) * again_s
 
     def duty(value: Value, why: str) -> Duty:
-        return Duty(value=value, why=why, touched=bool(t), t=titles, c=c, due_s=due_s)
+        return Duty(value=value, why=why, touched=bool(t or prefills), t=titles, c=c, due_s=due_s)
 
-    if request.closed is not None:
-        return duty("may", "the client left")
-    if sent.wrong:
+    if sent.wrong and request.closed is None:
         return duty("must_not" if surely_wrong(ledger, request) else "may", f"it is wrong ({sent.wrong})")
-    if request.erred is not None:
-        return duty("may", f"its engine was told to fail it ({request.erred.how})")
-    if request.status in REFUSALS:
-        return duty("may", f"it was refused as malformed, with status {request.status}")
+    own = _own_doing(request)
+    if own:
+        return duty("may", own)
     if not any(_alive_in(worker, ledger.life(request)) for worker in ledger.workers):
         return duty("must_not", "no worker was alive")
     if ledger.touched_from_s(sent.frontend) <= ledger.life(request).after_s:
         return duty("may", "its frontend was touched")
     if upset(ledger, sent.at.before_s, ledger.life(request).after_s):
         return duty("may", "a service that the cluster stands on was out, or had just been")
+    if prefills and (t or not _was_read_before(request, prefills)):
+        return duty("may", f"{prefills[0].title}, which may have had its prompt, was touched")
     placed = placed_untouched(ledger, request)
     if placed is not None:
         return duty("must", f"it was placed on {placed}, which stayed untouched")
     witness = witness_of(ledger, request)
     if witness is None:
-        return duty("may", "no untouched worker was surely known to its frontend")
+        return duty("may", "no untouched worker of each role was surely known to its frontend")
     if given_up_early(ledger, request):
         return duty("must", f"it was given up with attempts left while {witness} was there")
     doubt = _doubt(ledger, request, t, c)
     return duty("may", doubt) if doubt else duty("must", f"{witness} was there all the time")
+
+
+def _own_doing(request: Request) -> str:
+    """What the client or the tester did, for which nothing is owed; empty if they did nothing."""
+    if request.closed is not None:
+        return "the client left"
+    if request.erred is not None:
+        return f"its engine was told to fail it ({request.erred.how})"
+    if request.status in REFUSALS:
+        return f"it was refused as malformed, with status {request.status}"
+    return ""
+
+
+def _was_read_before(request: Request, prefills: list[Incarnation]) -> bool:
+    """True if its client had text of it before any of these can have been touched: then its prompt was read."""
+    return bool(request.said) and all(request.said[0][0] < process.touched_from_s for process in prefills)
 
 
 def surely_wrong(ledger: Ledger, request: Request) -> bool:
@@ -173,8 +194,18 @@ def witness_of(ledger: Ledger, request: Request) -> str | None:
 
 
 def known_and_untouched(ledger: Ledger, frontend: str, before: Interval, until_s: float) -> str | None:
-    """A worker that this frontend listed and that answered through it surely before an interval, untouched until."""
-    for worker in ledger.workers:
+    """A worker that this frontend listed and that answered through it surely before an interval, untouched until.
+
+    Where prefill workers read the prompts, one of them must be so too.
+    """
+    prefill = _known(ledger.prefill_workers, frontend, before, until_s)
+    if ledger.setting.prefill_workers and prefill is None:
+        return None
+    return _known(ledger.workers, frontend, before, until_s)
+
+
+def _known(workers: list[Incarnation], frontend: str, before: Interval, until_s: float) -> str | None:
+    for worker in workers:
         listed, answered = worker.listed.get(frontend), worker.answered.get(frontend)
         if listed is None or answered is None or worker.touched_from_s <= until_s:
             continue
@@ -203,12 +234,12 @@ def given_up_early(ledger: Ledger, request: Request) -> bool:
 # --- T and C ----------------------------------------------------------------------------------------------------
 
 
-def touchable(ledger: Ledger, request: Request) -> list[Incarnation]:
-    """T: the workers that the frontend could have chosen and that were touched before the request's end."""
+def touchable(ledger: Ledger, request: Request, workers: list[Incarnation]) -> list[Incarnation]:
+    """T: those of these workers that the frontend could have chosen and that were touched before the request's end."""
     life, frontend = ledger.life(request), request.sent.frontend
     return [
         worker
-        for worker in ledger.workers
+        for worker in workers
         if worker.started.at.before_s <= life.after_s
         and worker.touched_from_s <= life.after_s
         and not _gone_before(ledger, worker, frontend, request.sent.at)
@@ -256,7 +287,7 @@ def list_changes(ledger: Ledger, frontend: str) -> list[Interval]:
         known: list[Interval] = ledger.memo[key]
         return known
     view = ledger.views.get(frontend) or View()
-    found = [change for worker in ledger.workers for change in _changes_of(worker, view, frontend)]
+    found = [change for worker in ledger.all_workers for change in _changes_of(worker, view, frontend)]
     if ledger.settled:
         ledger.memo[key] = found
     return found
@@ -304,7 +335,10 @@ def _departure(view: View, title: str, touched_s: float, left_s: float) -> Inter
 
 
 def abort(ledger: Ledger, request: Request, title: str) -> AbortDuty:
-    """What the client's leaving owes at this worker (documented: a closed connection is signalled, the engine frees)."""
+    """What the client's leaving owes at this worker (documented: a closed connection is signalled, the engine frees).
+
+    At a prefill worker too (documented: all sub-requests of a request on downstream workers are cancelled with it).
+    """
     if request.closed is None:
         return AbortDuty(value="must_not", why="nobody left, or only after the end")
     bound_s, close = ledger.setting.bounds.abort_bound_s, request.left_at
@@ -321,7 +355,10 @@ def abort(ledger: Ledger, request: Request, title: str) -> AbortDuty:
         return AbortDuty(value="may", why="the request plane was out, or had just been")
     if ledger.stalled(close.after_s - bound_s, bound_s):
         return AbortDuty(value="may", why="the tester slept before the client left, and may not have read what came")
-    if least_left_s(ledger, request) <= bound_s:
+    prefills = ledger.prefills(title)
+    if prefills and request.said:
+        return AbortDuty(value="may", why="its prompt had been read")
+    if (least_unread_s(ledger, request, begun) if prefills else least_left_s(ledger, request)) <= bound_s:
         return AbortDuty(value="may", why="it could have finished by itself")
     return AbortDuty(value="must", why=f"it had begun on {title} and had long to go")
 
@@ -330,14 +367,19 @@ def cancel_duty(ledger: Ledger, request: Request) -> AbortDuty:
     """The strongest duty of a cancel over all workers; only for requests that a client left."""
     if request.closed is None:
         return AbortDuty(value="must_not", why="the client left after the end")
-    duties = [abort(ledger, request, title) for title in ledger.generations.get(request.sent.id, {})]
+    duties = [abort(ledger, request, title) for title in titles_of(ledger, request)]
     musts = [duty for duty in duties if duty.value == "must"]
     return (musts or duties or [AbortDuty(value="may", why="it began nowhere")])[0]
 
 
+def titles_of(ledger: Ledger, request: Request) -> list[str]:
+    """The workers of either role whose logs tell of this request."""
+    return [*ledger.generations.get(request.sent.id, {}), *ledger.prefilled.get(request.sent.id, {})]
+
+
 def _last_begun(ledger: Ledger, request: Request, title: str) -> Interval | None:
     """When it began there, if that was surely before the close and surely its last beginning."""
-    titles = ledger.generations.get(request.sent.id, {})
+    titles = ledger.placed(request.sent.id, title)
     generation = titles.get(title)
     if generation is None or not generation.begun:
         return None
@@ -361,6 +403,11 @@ def least_left_s(ledger: Ledger, request: Request) -> float:
     # Not streamed, or not read for a while: how far the engine is can only be told from how long it has had.
     begins = [line.at.before_s for g in ledger.generations.get(sent.id, {}).values() for line in g.begun]
     return min(begins, default=0.0) + sent.max_tokens * pace_min_s - request.left_at.after_s
+
+
+def least_unread_s(ledger: Ledger, request: Request, begun: Interval) -> float:
+    """The least time that reading the prompt still takes after the close, by the shortest prompts of the control run."""
+    return begun.before_s + ledger.setting.prefill_min_s - request.left_at.after_s
 
 
 def most_received(ledger: Ledger, request: Request) -> int:

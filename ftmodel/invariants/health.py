@@ -59,7 +59,7 @@ class HealthIsTrue(Invariant):
             if ledger.stalled(first.after_s, last.before_s - first.after_s):
                 self.tally.unknown += 1
                 continue
-            role = process.started.role
+            role = "frontend" if process.started.role == "frontend" else "worker"
             yield self.finding(
                 f"{role}-{ask}",
                 f"{process.title} {ask}",

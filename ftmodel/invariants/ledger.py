@@ -55,9 +55,11 @@ class Ledger:
         self.by_id: dict[str, Request] = {}
         self.processes: dict[str, Incarnation] = {}
         self.generations: dict[str, dict[str, Generation]] = {}
-        """By request id, then by title."""
+        """By request id, then by title: on workers that answer, whoever read the prompt."""
+        self.prefilled: dict[str, dict[str, Generation]] = {}
+        """The same on prefill workers."""
         self.served: dict[str, dict[str, Generation]] = {}
-        """The same, by title, then by request id."""
+        """All of them, by title, then by request id."""
         self.views: dict[str, View] = {}
         self.kills: dict[str, int] = {}
         self.moves: dict[str, Moves] = {}
@@ -198,7 +200,7 @@ class Ledger:
 
     def _logged(self, line: LogLine) -> None:
         if line.meaning in _ENGINE_MEANINGS and line.id:
-            titles = self.generations.setdefault(line.id, {})
+            titles = (self.prefilled if self.prefills(line.title) else self.generations).setdefault(line.id, {})
             generation = titles.get(line.title)
             if generation is None:
                 generation = titles[line.title] = Generation()
@@ -243,8 +245,23 @@ class Ledger:
 
     @property
     def workers(self) -> list[Incarnation]:
-        """Every life of a worker, dead ones included."""
+        """Every life of a worker that answers, dead ones included."""
         return [process for process in self.processes.values() if process.started.role == "worker"]
+
+    @property
+    def prefill_workers(self) -> list[Incarnation]:
+        """Every life of a prefill worker, dead ones included."""
+        return [process for process in self.processes.values() if process.started.role == "prefill"]
+
+    @property
+    def all_workers(self) -> list[Incarnation]:
+        """Every life of a worker of either role, dead ones included."""
+        return self.workers + self.prefill_workers
+
+    def prefills(self, title: str) -> bool:
+        """True for a prefill worker."""
+        process = self.processes.get(title)
+        return process is not None and process.started.role == "prefill"
 
     @property
     def frontends(self) -> list[Incarnation]:
@@ -255,6 +272,10 @@ class Ledger:
     def services(self) -> list[Incarnation]:
         """Every life of a service that the cluster stands on."""
         return [process for process in self.processes.values() if process.started.role == "service"]
+
+    def placed(self, id_: str, title: str) -> dict[str, Generation]:
+        """By title: the generations of a request id on workers of the role of this one."""
+        return (self.prefilled if self.prefills(title) else self.generations).get(id_, {})
 
     def life(self, request: Request) -> Interval:
         """From the sending to the end, or to the rest: every moment that could belong to it."""
@@ -330,13 +351,21 @@ class Ledger:
         return self.life(request).after_s + (0.0 if clean else self.setting.bounds.abort_bound_s)
 
     def work_s(self, request: Request) -> float:
-        """Four times what generating the answer takes, queueing for a slot included, and its client's pauses."""
+        """Four times what generating the answer takes, queueing for a slot included, and its client's pauses.
+
+        And what reading the prompt takes, where prefill workers do that.
+        """
         pace_s, slots = self.setting.pace_s, max(1, self.setting.slots)
         crowd = self.crowd(request)
+        other_s = request.paused_s + self.reading_s(request)
         if crowd <= slots:
-            return 4 * request.sent.max_tokens * pace_s + request.paused_s
+            return 4 * request.sent.max_tokens * pace_s + other_s
         longest = max(other.sent.max_tokens for other in self.requests.values())
-        return 4 * longest * pace_s * math.ceil(crowd / slots) + request.paused_s
+        return 4 * longest * pace_s * math.ceil(crowd / slots) + other_s
+
+    def reading_s(self, request: Request) -> float:
+        """What its prompt can take to be read once, all others before it; 0 where the workers that answer read it."""
+        return self.setting.first_token_s * self.crowd(request) if self.setting.prefill_workers else 0.0
 
 
 def _united(stalls: list[Interval]) -> tuple[list[float], list[float], list[float]]:

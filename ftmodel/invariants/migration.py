@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from ftmodel.history import Interval, LogLine
 from ftmodel.invariants.base import Finding, Invariant, read, said, when
-from ftmodel.invariants.duty import most_moves
+from ftmodel.invariants.duty import most_moves, touchable
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.outages import upset
 from ftmodel.invariants.placement import beginnings
@@ -95,7 +95,8 @@ class NotAfterCancel(Invariant):
 
     def _late(self, ledger: Ledger, request: Request, close: Interval) -> Iterator[tuple[str, LogLine]]:
         bound_s = ledger.setting.bounds.abort_bound_s
-        for title, generation in ledger.generations.get(request.sent.id, {}).items():
+        id_ = request.sent.id
+        for title, generation in (*ledger.prefilled.get(id_, {}).items(), *ledger.generations.get(id_, {}).items()):
             process = ledger.processes.get(title)
             for line in generation.begun:
                 frozen = process is None or process.frozen_in(close.before_s, line.at.after_s, bound_s)
@@ -153,7 +154,8 @@ class LoggedMigration(Invariant):
             return
         if not begun or any(not line.at.surely_before(first.at) for line in begun):
             return
-        if any(ledger.touched_from_s(line.title) <= ledger.life(request).after_s for line in begun):
+        hit = any(ledger.touched_from_s(line.title) <= ledger.life(request).after_s for line in begun)
+        if hit or touchable(ledger, request, ledger.prefill_workers):
             return
         message = f"{first.title} logged a migration of {request.name}, which stayed on {begun[-1].title} to its end"
         yield self.finding("without-migration", request.name, message, said(first), *map(said, begun))

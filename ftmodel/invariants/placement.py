@@ -16,7 +16,7 @@ from typing import Final
 
 from ftmodel.history import LogLine
 from ftmodel.invariants.base import Finding, Invariant, said, when
-from ftmodel.invariants.duty import most_moves
+from ftmodel.invariants.duty import most_moves, touchable
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import Generation, Incarnation, Moves, Request
@@ -104,8 +104,11 @@ class OnlyForACause(Invariant):
             )
 
     def _has_cause(self, ledger: Ledger, request: Request, first: LogLine, then: LogLine) -> bool:
+        """The worker was hit; or a prefill worker, for then what it has read does not come; or the frontend."""
         frontend_s = ledger.touched_from_s(request.sent.frontend)
-        return _was_touched(ledger, first.title, then.at.after_s) or frontend_s <= then.at.after_s
+        prefills = (process.title for process in touchable(ledger, request, ledger.prefill_workers))
+        hit = any(_was_touched(ledger, title, then.at.after_s) for title in (first.title, *prefills))
+        return hit or frontend_s <= then.at.after_s
 
     def _is_doubtful(self, ledger: Ledger, request: Request, first: LogLine, then: LogLine) -> bool:
         """The machine slept, or the second worker may have begun late what was sent to it first.

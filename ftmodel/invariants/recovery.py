@@ -46,7 +46,7 @@ class RecoversInTime(Invariant):
 
     def _judge(self, ledger: Ledger, request: Request, from_s: float, to_s: float) -> Iterator[Finding]:
         bounds, t = ledger.setting.bounds, completion(ledger, request).t
-        bound_s = (len(t) + 1) * bounds.detect_bound_s
+        bound_s = (len(t) + 1) * (bounds.detect_bound_s + ledger.reading_s(request))
         wait_s = to_s - from_s - ledger.stalled_s(from_s, to_s) - _paused_s(request, from_s, to_s)
         if not bound_s < wait_s <= bounds.hang_bound_s:
             return

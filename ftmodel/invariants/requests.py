@@ -66,8 +66,11 @@ def outcome(request: Request) -> str:
 def course_of(ledger: Ledger, request: Request) -> Iterator[str]:
     """The request's way, as evidence: sending, placements, touches of those it could be on, end."""
     yield f"client, {when(request.sent.at)}: {request.name} sent through {request.sent.frontend}"
-    for title, generation in ledger.generations.get(request.sent.id, {}).items():
-        yield from (f"{title} log line {line.line}, {when(line.at)}: begun" for line in generation.begun)
+    for placed in (ledger.prefilled, ledger.generations):
+        for title, generation in placed.get(request.sent.id, {}).items():
+            yield from (f"{title} log line {line.line}, {when(line.at)}: begun" for line in generation.begun)
+    for worker in ledger.prefill_workers:
+        yield from (f"{worker.title}, {when(fault.at)}: {fault.fault}" for fault in worker.faults)
     for title in completion(ledger, request).t:
         yield from (f"{title}, {when(fault.at)}: {fault.fault}" for fault in ledger.processes[title].faults)
     if request.begun:
@@ -191,7 +194,9 @@ class NoHang(Invariant):
             yield from self._judge(ledger, ledger.requests[name], last, to_s)
 
     def _judge(self, ledger: Ledger, request: Request, last: Interval, to_s: float) -> Iterator[Finding]:
-        bound_s = ledger.setting.bounds.hang_bound_s + (0.0 if request.sent.stream else ledger.work_s(request))
+        again_s = (len(completion(ledger, request).t) + 1) * ledger.reading_s(request)
+        work_s = again_s if request.sent.stream else again_s + ledger.work_s(request)
+        bound_s = ledger.setting.bounds.hang_bound_s + work_s
         wait_s = to_s - last.after_s - ledger.stalled_s(last.after_s, to_s) - request.paused_in_s(last.after_s, to_s)
         if upset(ledger, last.before_s, to_s):
             return

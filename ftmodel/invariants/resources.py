@@ -20,6 +20,12 @@ from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.outages import outages
 from ftmodel.invariants.records import Incarnation
 
+_OF_WORKERS: Final = {
+    "inflight": "worker-inflight",
+    "running": "worker-running",
+    "waiting": "worker-waiting",
+    "kv": "worker-kv",
+}
 GAUGES: Final = {
     "frontend": {
         "inflight": "frontend-inflight",
@@ -27,16 +33,16 @@ GAUGES: Final = {
         "active": "frontend-active",
         "plane_inflight": "frontend-plane",
     },
-    "worker": {
-        "inflight": "worker-inflight",
-        "running": "worker-running",
-        "waiting": "worker-waiting",
-        "kv": "worker-kv",
-    },
+    "worker": _OF_WORKERS,
+    "prefill": {name: slug.replace("worker", "prefill") for name, slug in _OF_WORKERS.items()},
 }
 """By role: gauges whose baseline is 0, and the slugs under which a leak of theirs is found."""
 
-BOOKKEEPING: Final = {"frontend": {"router_blocks": "blocks", "router_prefill": "prefill-tokens"}, "worker": {}}
+BOOKKEEPING: Final[Mapping[str, Mapping[str, str]]] = {
+    "frontend": {"router_blocks": "blocks", "router_prefill": "prefill-tokens"},
+    "worker": {},
+    "prefill": {},
+}
 """Likewise, what a router that counts takes the workers to hold."""
 
 ZERO: Final = 1e-9
@@ -122,7 +128,7 @@ class RouterForgets(_Return):
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
         """Judge the frontends' last samples, if every worker that was there still is."""
-        if any(worker.died is not None or worker.faults for worker in ledger.workers):
+        if any(worker.died is not None or worker.faults for worker in ledger.all_workers):
             self.tally.unknown += 1
             return ()
         return super().at_rest(ledger)

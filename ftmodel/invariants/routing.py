@@ -33,7 +33,7 @@ class NothingToTheDead(Invariant):
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
         """Judge each choice of a frontend, then each request that was sent when the dead were long dead."""
         owners: dict[str, list[Incarnation]] = {}
-        for worker in ledger.workers:
+        for worker in ledger.all_workers:
             if worker.identity:
                 owners.setdefault(worker.identity, []).append(worker)
         for request in ledger.requests.values():
@@ -45,7 +45,7 @@ class NothingToTheDead(Invariant):
         """True if some worker was dead for long, or off the list for long, and the frontend untouched."""
         if upset(ledger, line.at.before_s, line.at.after_s):
             return False
-        gone = any(_is_long_gone(ledger, worker, line) for worker in ledger.workers)
+        gone = any(_is_long_gone(ledger, worker, line) for worker in ledger.all_workers)
         return gone and ledger.touched_from_s(line.title) > line.at.after_s
 
     def _chosen(
@@ -143,7 +143,7 @@ def _only_healthy(ledger: Ledger, frontend: str, sent: Interval, until_s: float)
         return False
     bound_s = ledger.setting.bounds.list_bound_s
     dead = living = 0
-    for worker in ledger.workers:
+    for worker in ledger.all_workers:
         if worker.started.at.before_s > until_s:
             continue
         if worker.died is not None and worker.died.after_s + bound_s < sent.before_s:
@@ -171,7 +171,7 @@ def _serves_until_s(ledger: Ledger, stop: Interval) -> float:
 
 
 def _began_there(ledger: Ledger, request: Request, worker: Incarnation) -> bool:
-    generation = ledger.generations.get(request.sent.id, {}).get(worker.title)
+    generation = ledger.placed(request.sent.id, worker.title).get(worker.title)
     return generation is not None and bool(generation.begun)
 
 
@@ -187,7 +187,7 @@ class DrainsInOrder(Invariant):
 
     def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
         """Judge each worker that was asked to stop, and nothing else."""
-        for worker in ledger.workers:
+        for worker in ledger.all_workers:
             stop = _asked_to_stop(worker)
             if stop is None or (worker.exited is not None and worker.exited.at.before_s <= stop.before_s):
                 continue
@@ -237,7 +237,7 @@ class DrainsInOrder(Invariant):
             if not over_s < request.sent.at.before_s <= end_s:
                 continue
             self.tally.evaluated += 1
-            generation = ledger.generations.get(request.sent.id, {}).get(worker.title, Generation())
+            generation = ledger.placed(request.sent.id, worker.title).get(worker.title, Generation())
             late = next((line for line in generation.begun if frontend_s > line.at.after_s), None)
             if late is not None:
                 yield self.finding(
@@ -254,7 +254,7 @@ class DrainsInOrder(Invariant):
         grace_s = ledger.setting.promise.grace_s
         for id_, generation in ledger.served.get(worker.title, {}).items():
             request = ledger.by_id.get(id_)
-            if request is None or not grace_s or not self._is_held(ledger, request, generation, stop):
+            if request is None or not grace_s or not self._is_held(ledger, worker, request, generation, stop):
                 continue
             self.tally.evaluated += 1
             if failure(request) is not None and completion(ledger, request).value != "must":
@@ -266,11 +266,15 @@ class DrainsInOrder(Invariant):
                     *course_of(ledger, request),
                 )
 
-    def _is_held(self, ledger: Ledger, request: Request, generation: Generation, stop: Interval) -> bool:
+    def _is_held(
+        self, ledger: Ledger, worker: Incarnation, request: Request, generation: Generation, stop: Interval
+    ) -> bool:
         """True if this worker surely held it when it was asked to stop, and nothing but the stop can have ended it."""
         life, over = ledger.life(request), request.over
         held = bool(generation.begun) and generation.begun[-1].at.surely_before(stop)
-        placed = sum(bool(other.begun) for other in ledger.generations[request.sent.id].values()) == 1
+        placed = sum(bool(other.begun) for other in ledger.placed(request.sent.id, worker.title).values()) == 1
+        others = ledger.workers if ledger.prefills(worker.title) else ledger.prefill_workers
+        placed = placed and all(other.touched_from_s > life.after_s for other in others)
         if request.closed is not None or over is None or not stop.surely_before(over) or not held or not placed:
             return False
         if any(line.at.before_s <= stop.after_s for line in generation.ends + generation.finished):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from ftmodel.invariants import situations_of_prefill as prefill
 from ftmodel.invariants import situations_of_processes as processes
 from ftmodel.invariants import situations_of_requests as requests
 from ftmodel.invariants.ledger import Ledger
@@ -239,6 +240,32 @@ SITUATIONS: Final = (
         "other-frontend-goes-on",
         "A frontend is killed or asked to stop, and a request through another completes.",
         processes.other_frontend_goes_on,
+    ),
+    # prefill apart from decode
+    Situation(
+        "prefill-killed-during-prefill",
+        "A prefill worker is killed while it reads a prompt.",
+        each(prefill.prefill_killed_in_prefill),
+    ),
+    Situation(
+        "decode-killed-during-decode",
+        "With prefill workers: the worker of a request is killed after its first token.",
+        each(prefill.decode_killed_in_decode),
+    ),
+    Situation(
+        "cancelled-during-remote-prefill",
+        "A client leaves while a prefill worker reads its prompt.",
+        each(prefill.cancelled_in_prefill),
+    ),
+    Situation(
+        "cancelled-between-prefill-and-decode",
+        "A client leaves when a prefill worker has read its prompt, and no token has come.",
+        each(prefill.cancelled_before_decode),
+    ),
+    Situation(
+        "cancelled-during-decode",
+        "With prefill workers: a client leaves after its first token.",
+        each(prefill.cancelled_in_decode),
     ),
     # clients and engines
     Situation("slow-reader", "A client stops reading for a while.", processes.slow_reader),

@@ -237,9 +237,8 @@ def drain_outlives_grace(ledger: Ledger) -> int:
 
 def second_sigterm(ledger: Ledger) -> int:
     """Processes that were asked to stop twice."""
-    return sum(
-        len(verified(process, f"stop-{process.started.role}")) >= 2 for process in (*ledger.workers, *ledger.frontends)
-    )
+    stops = {"stop-worker": ledger.all_workers, "stop-frontend": ledger.frontends}
+    return sum(len(verified(process, stop)) >= 2 for stop, processes in stops.items() for process in processes)
 
 
 def submitted_while_draining(ledger: Ledger) -> int:

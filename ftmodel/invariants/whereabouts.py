@@ -41,7 +41,8 @@ def verified(process: Incarnation, fault: str) -> list[FaultMade]:
 
 def killed_at(process: Incarnation) -> Interval | None:
     """When it was killed; None if it was not, or died otherwise."""
-    return next((made.at for made in verified(process, f"kill-{process.started.role}")), None)
+    name = "kill-frontend" if process.started.role == "frontend" else "kill-worker"
+    return next((made.at for made in verified(process, name)), None)
 
 
 def freezes(process: Incarnation) -> list[tuple[Interval, Interval | None]]:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from ftmodel.engines import Engine
     from ftmodel.topology import Topology
 
-Role = Literal["frontend", "worker"]
+Role = Literal["frontend", "worker", "prefill"]
+"""What a process is for. A `worker` answers; where prefill workers read the prompts for them, all they do is decode."""
 
-METRICS: Final[Mapping[Role, Mapping[str, str]]] = {
+METRICS: Final[Mapping[Literal["frontend", "worker"], Mapping[str, str]]] = {
     "frontend": {
         "inflight": "requests that the frontend counts as being answered",
         "queued": "requests that wait for their first token",
@@ -54,7 +55,7 @@ METRICS: Final[Mapping[Role, Mapping[str, str]]] = {
         "cancellations": "requests that were cancelled on the worker, so far",
     },
 }
-"""ftmodel's own names of metrics, by role. What a release does not export is absent from a sample."""
+"""ftmodel's own names of metrics, by role; a prefill worker has a worker's. What is not exported is absent."""
 
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ class Promises:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """One row of a dialect: a line of a `role` whose message contains `text` means `meaning`.
+    """One row of a dialect: a line of a `role` whose message contains `text` means `meaning`; see `concerns`.
 
     `id_field` is the field that holds the request id, or "" if the id follows `text` in the message, or None.
     `target` (if given) must be part of the line's logger name; `where` are fields with the values they must have.
@@ -130,6 +131,11 @@ class MetricRow:
     name: str
     metric: str
     labels: Mapping[str, str] | None = None
+
+
+def concerns(row: Pattern | MetricRow, role: Role) -> bool:
+    """True if a row of a dialect is of this role: a prefill worker speaks as workers do, and has rows of its own."""
+    return row.role in (role, "any") or (role == "prefill" and row.role == "worker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

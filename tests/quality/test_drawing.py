@@ -18,7 +18,7 @@ import pytest
 from ftmodel import planfile
 from ftmodel.errors import HarnessError
 from ftmodel.outline import Outline
-from ftmodel.steps import FAULTS, FRONTENDS, KINDS, SLOTS, OnService, Plan, Step, Submit
+from ftmodel.steps import FAULTS, FRONTENDS, KINDS, SLOTS, Begun, OnService, Plan, Step, Submit
 
 strategies: Any = importlib.import_module("ftmodel.strategies")
 
@@ -91,9 +91,12 @@ def drawn(
     steps: int = 15,
     make: Callable[[Plan, random.Random], Toy] = Toy,
     services: tuple[str, ...] = (),
+    apart: bool = False,
 ) -> Drawn:
     opener = Drawn(examples, make)
-    strategies.generate(opener, examples=examples, steps=steps, seed=seed, timeouts_ms=TIMEOUTS_MS, services=services)
+    strategies.generate(
+        opener, examples=examples, steps=steps, seed=seed, timeouts_ms=TIMEOUTS_MS, services=services, apart=apart
+    )
     return opener
 
 
@@ -334,6 +337,26 @@ def test_outages_are_drawn_where_a_topology_of_the_run_has_the_service_and_nowhe
     assert {step.service for step in steps} == {"nats"}
     assert {step.deed for step in steps} == {"kill", "stop", "freeze", "thaw", "start"}
     assert sum(any(isinstance(step, OnService) for step in plan.steps) for plan in found) > len(found) / 8
+    for plan in found:
+        assert planfile.parse(planfile.dump(plan), "plan.json") == plan
+
+
+def of_prefill(step: Step) -> bool:
+    """True if it concerns a prefill worker, or waits for one."""
+    roles = (getattr(step, "role", ""), getattr(getattr(step, "worker", None), "role", ""))
+    return "prefill" in roles or isinstance(step.at, Begun)
+
+
+def test_prefill_workers_are_hit_where_a_topology_of_the_run_has_them_and_nowhere_else(plans: list[Plan]) -> None:
+    assert not [step for plan in plans for step in plan.steps if of_prefill(step)]
+    assert {plan.prefill_workers for plan in plans} == {0}
+    found = drawn(5, examples=40, apart=True).plans
+    steps = [step for plan in found for step in plan.steps if of_prefill(step)]
+    kinds = {"kill-worker", "stop-worker", "freeze-worker", "thaw-worker", "start-worker", "cancel"}
+    assert {step.kind for step in steps} == kinds
+    assert {plan.prefill_workers for plan in found} == {1, 2}
+    assert sum(any(map(of_prefill, plan.steps)) for plan in found) > len(found) / 4
+    assert not any(map(of_prefill, found[0].steps)), "the first example is traffic alone"
     for plan in found:
         assert planfile.parse(planfile.dump(plan), "plan.json") == plan
 

@@ -55,7 +55,7 @@ class Life:
     """One life of a process: when it was there and listed, and how many requests it has at a time."""
 
     title: str
-    role: Literal["frontend", "worker"]
+    role: Literal["frontend", "worker", "prefill"]
     from_s: float
     until_s: float = math.inf
     listed_s: float = math.inf
@@ -120,6 +120,16 @@ class Ask:
         self.story.log(title, "begun", at_s, self.id, **exact)
         return self
 
+    def prefill(self, title: str, at_s: float, until_s: float = math.inf, how: str = "finished") -> Ask:
+        """A prefill worker has its prompt, and reads it until then; it may die with it (`died`), or be told of a cancel."""
+        self.choose(title, at_s - 0.003)
+        self.story.log(title, "begun", at_s, self.id)
+        self.story.lives[title].open.append((at_s, until_s))
+        if how != "died" and until_s < math.inf:
+            self.story.log(title, how, until_s, self.id)
+            self.story.lives[title].cancelled += [until_s] if how == "aborted" else []
+        return self
+
     def choose(self, title: str, at_s: float) -> Ask:
         """The frontend chooses a worker."""
         self.story.log(self.frontend, "selected", at_s, self.id, worker_id=int(self.story.lives[title].identity))
@@ -176,7 +186,9 @@ class Ask:
         return text(self.key.encode(), 0, self.tokens).rstrip("\ufffd")
 
     def whole(self, title: str, at_s: float) -> float:
-        """Served by one worker from begin to end; returns the time of the end."""
+        """Served by one worker from begin to end, read by the first prefill worker, if any; returns the time of the end."""
+        if self.story.reader:
+            self.prefill(self.story.reader, at_s + 0.002, at_s + 0.003)
         self.begin(title, at_s + 0.004)
         begin_s = at_s + 0.010
         end_s = self.run(self.max_tokens, begin_s) if self.stream else begin_s + self.max_tokens * PACE_S
@@ -234,9 +246,17 @@ class Story:
     """A cluster's story. `told` gives the events, in the order in which a tester would learn of them."""
 
     def __init__(
-        self, *, exact: bool = True, limit: int = 3, workers: int = 2, proven: tuple[str, ...] = PROVEN
+        self,
+        *,
+        exact: bool = True,
+        limit: int = 3,
+        workers: int = 2,
+        prefills: int = 0,
+        proven: tuple[str, ...] = PROVEN,
     ) -> None:
         self.exact = exact
+        self.reader = "p1" if prefills else ""
+        """The prefill worker that reads what nothing else is said of."""
         self.events: list[Event] = []
         self.lives: dict[str, Life] = {}
         self.asks: list[Ask] = []
@@ -250,6 +270,9 @@ class Story:
             discovery="file",
             request_plane="tcp",
             workers=workers,
+            prefill_workers=prefills,
+            first_token_s=3.0 if prefills else 0.0,
+            prefill_min_s=2.9 if prefills else 0.0,
             promise=Promise(recovery="migrate", limit=limit, shun_s=5.0, broken_stream=("error", "done")),
             bounds=Bounds(),
             patience="long",
@@ -264,8 +287,12 @@ class Story:
         self.start(FRONTEND, 0, 0.01, role="frontend")
         for slot in range(1, workers + 1):
             self.start(f"w{slot}", slot, 0.02)
+        for slot in range(1, prefills + 1):
+            self.start(f"p{slot}", slot, 0.02, role="prefill")
         for slot in range(1, workers + 1):
             self.join(f"w{slot}", 0.2 + slot / 10)
+        for slot in range(1, prefills + 1):
+            self.join(f"p{slot}", 0.25 + slot / 10)
         self.push(Mark(at=moment(0.5), stage="ready"))
 
     def push(self, event: Event) -> None:
@@ -277,7 +304,9 @@ class Story:
         self.lines += 1
         self.push(LogLine(at=moment(at_s), title=title, meaning=meaning, id=id_, fields=fields, line=self.lines))
 
-    def start(self, title: str, slot: int, at_s: float, role: Literal["frontend", "worker"] = "worker") -> None:
+    def start(
+        self, title: str, slot: int, at_s: float, role: Literal["frontend", "worker", "prefill"] = "worker"
+    ) -> None:
         """A process starts."""
         self.lives[title] = Life(title, role, at_s, identity=str(7_000_000_000_000_000_000 + len(self.lives)))
         self.push(Started(at=moment(at_s), title=title, role=role, slot=slot, pid=1000 + len(self.lives)))
@@ -290,7 +319,13 @@ class Story:
             self.push(Identified(at=moment(at_s - 0.06), title=title, identity=life.identity))
         name = f"probe-{title}" if frontend == FRONTEND else f"probe-{title}-{frontend}"
         ask = Ask(self, name, at_s, 1, stream=False, probe=True, frontend=frontend)
-        end_s = ask.whole(title, at_s)
+        if life.role == "prefill":
+            ask.prefill(title, at_s + 0.002, at_s + 0.003)
+            up = (t for t, other in self.lives.items() if other.role == "worker" and at_s < other.until_s)
+            ask.begin(next(up), at_s + 0.004).stop("ended", at_s + 0.015)
+            end_s = ask.finish(at_s + 0.016)
+        else:
+            end_s = ask.whole(title, at_s)
         self.push(Answered(at=moment(end_s), frontend=frontend, title=title))
 
     def fault(
@@ -363,7 +398,7 @@ class Story:
         """What the processes say of their health: a worker that drains says nothing."""
         for life in self.lives.values():
             if life.from_s + 0.05 <= at_s < life.until_s:
-                drains, worker = at_s >= life.stopped_s, life.role == "worker"
+                drains, worker = at_s >= life.stopped_s, life.role != "frontend"
                 ready = not worker or at_s >= life.listed_s
                 health = (0 if worker else 503) if drains else 200 if ready else 503
                 live = 200 if drains and not worker else health

@@ -94,7 +94,8 @@ def unlogged(base: Base) -> list[Event] | None:
 
 def logged_without(base: Base) -> list[Event] | None:
     for request in base.whole():
-        if base.calm(request) and duties.limit_of(base.ledger, request) and not base.ledger.moves.get(request.sent.id):
+        movable = duties.limit_of(base.ledger, request) and not base.touched_prefills(request)
+        if base.calm(request) and movable and not base.ledger.moves.get(request.sent.id):
             own = bursts(base.events, request)
             if len(own) > 4:
                 return inserted(

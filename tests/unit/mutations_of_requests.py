@@ -100,7 +100,7 @@ def completed_though_impossible(base: Base) -> list[Event] | None:
 
 def hang(base: Base) -> list[Event] | None:
     """A stream that stands still longer than the bound, and then goes on."""
-    bound_s = base.ledger.setting.bounds.hang_bound_s + 3
+    bound_s = base.ledger.setting.bounds.hang_bound_s + 3 + 6 * base.ledger.setting.first_token_s
     for request in base.whole():
         own, title = bursts(base.events, request), base.calm(request)
         if len(own) < 4 or title is None or duties.witness_of(base.ledger, request) is None:

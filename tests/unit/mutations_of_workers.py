@@ -57,7 +57,7 @@ def moved_without_cause(base: Base) -> list[Event] | None:
     for request, title, other in _calm_ones(base):
         begun = lines(base, title, "begun", request)
         ends = lines(base, title, "ended", request) + lines(base, title, "finished", request)
-        if len(begun) != 1 or not ends or not request.over:
+        if len(begun) != 1 or not ends or not request.over or base.touched_prefills(request):
             continue
         half_s = (begun[0].at.after_s + ends[-1].at.before_s) / 2
         events = base.events

@@ -77,6 +77,10 @@ class Base:
         titles = [t for t, g in self.ledger.generations.get(request.sent.id, {}).items() if g.begun]
         return titles[0] if len(titles) == 1 and self.ledger.untouched(titles[0]) else None
 
+    def touched_prefills(self, request: Request) -> bool:
+        """True if a prefill worker that may have had its prompt was touched: then it may have to be moved."""
+        return bool(duties.touchable(self.ledger, request, self.ledger.prefill_workers))
+
     def must_abort(self) -> Iterator[tuple[Request, str]]:
         """The cancels that owe an abort, and the workers that owe it, where nothing was found."""
         for request, title in must_aborts(self.ledger):

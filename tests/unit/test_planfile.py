@@ -26,6 +26,7 @@ from ftmodel.steps import (
     Step,
     Subject,
     Submit,
+    WorkerRole,
     Wrong,
 )
 
@@ -58,6 +59,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "n": st.integers(1, 8),
     "how": st.sampled_from(("close", "timeout")),
     "port": st.sampled_from(("new", "predecessor")),
+    "role": st.sampled_from(get_args(WorkerRole)),
     "frontend": st.integers(1, FRONTENDS),
     "min_tokens": st.integers(0, 10_000),
     "stop_at": st.integers(0, 10_000),
@@ -75,6 +77,7 @@ any_plan = st.builds(
     Plan,
     topology=st.text(min_size=1),
     workers=st.integers(1, SLOTS),
+    prefill_workers=st.integers(0, SLOTS),
     migration_limit=st.integers(0, 10),
     patience=st.sampled_from(("short", "long")),
     mix=any_mix,
@@ -155,7 +158,12 @@ GOOD = step("submit", name="r1")
         (step("start-worker", slot=-1), "field slot", "-1", f"1 to {SLOTS}"),
         (step("kill-worker", worker={"by": "slot", "slot": 9}), "field worker.slot", "9", f"1 to {SLOTS}"),
         (step("kill-worker", worker={"by": "slot", "slot": "x"}), "field worker.slot", "'x'", "valid integer"),
-        (step("kill-worker", worker={"by": "holder", "slot": 1}), "field worker.slot", "unknown", "one of request, by"),
+        (
+            step("kill-worker", worker={"by": "holder", "slot": 1}),
+            "field worker.slot",
+            "unknown",
+            "one of request, role, by",
+        ),
         (step("kill-worker", worker={"by": "holder"}), "field worker.request", "holder", "required"),
         (
             step("kill-worker", worker={"by": "chance"}),
@@ -165,12 +173,12 @@ GOOD = step("submit", name="r1")
         ),
         (step("kill-worker", worker={"slot": 1}), "field worker.by", "None", "one of slot, holder, not-holder"),
         (step("kill-worker", worker=1), "field worker", "1", "an object with a field by"),
-        (step("settle", at={"on": "later"}), "field at.on", "'later'", "one of now, sent, token, end, after"),
+        (step("settle", at={"on": "later"}), "field at.on", "'later'", "one of now, sent, begun, token, end, after"),
         (
             step("kill-worker", worker={"by": "slot", "slot": 1, "pod": "a"}),
             "field worker.pod",
             "unknown",
-            "one of slot, by",
+            "one of slot, role, by",
         ),
         (step("settle", at={"on": "token", "request": "r1", "k": None}), "field at.k", "None", "valid integer"),
         (step("settle", at={"on": "token", "request": "r1"}), "field at.k", "token", "required"),

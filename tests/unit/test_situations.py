@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import stories_of_prefill
 from histories import FRONTEND, PACE_S, Ask, Story, moment
 from histories_of_workers import SECOND, of_dynamo
 from rich.console import Console
@@ -488,6 +489,7 @@ STORIES: dict[str, Tell] = {
     "engine-stall-cancelled": erred("stall"),
     "queued-in-engine": waiting,
     "overload-then-accepted": overloaded,
+    **stories_of_prefill.STORIES,
 }
 
 
@@ -531,6 +533,7 @@ NEAR = [
     ("frontend-killed-with-open-requests", with_two_frontends("kill-frontend", FRONTEND)),
     ("engine-stall-cancelled", erred("error")),
     ("engine-error", erred("stall")),
+    *stories_of_prefill.NEAR,
 ]
 
 

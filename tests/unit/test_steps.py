@@ -15,6 +15,7 @@ from ftmodel.steps import (
     After,
     Anchor,
     BadRequest,
+    Begun,
     Cancel,
     End,
     EngineError,
@@ -45,6 +46,7 @@ from ftmodel.steps import (
     ThawWorker,
     Token,
     VictimOf,
+    WorkerRole,
     about,
     words,
 )
@@ -113,23 +115,35 @@ SAID = [
         OnService(name="s2", kind="start-etcd", at=Gone("s1"), skew_ms=1000),
         "start etcd, when the process of s1 has ended + 1000 ms",
     ),
+    (StartWorker(name="s1", slot=0, role="prefill"), "start a prefill worker in the lowest empty slot"),
+    (
+        KillWorker(name="s1", worker=HolderOf("r1", "prefill"), at=Begun("r1"), skew_ms=20),
+        "kill the prefill worker of r1 (SIGKILL), when a worker has begun r1 + 20 ms",
+    ),
+    (FreezeWorker(name="s1", worker=Slot(2, "prefill")), "freeze prefill worker 2 (SIGSTOP)"),
+    (
+        StopWorker(name="s1", worker=NotHolderOf("r1", "prefill")),
+        "stop a prefill worker that does not have r1 (SIGTERM)",
+    ),
     (Settle(name="s1"), "settle"),
     (Heal(name="s1"), "heal"),
 ]
 
 names = st.sampled_from(("r1", "r22", "s333"))
+roles: st.SearchStrategy[WorkerRole] = st.sampled_from(get_args(WorkerRole))
 anchors: st.SearchStrategy[Anchor] = st.one_of(
     st.just(Now()),
     st.builds(Sent, names),
+    st.builds(Begun, names),
     st.builds(Token, names, st.integers(0, 3000)),
     st.builds(End, names),
     st.builds(After, names),
     st.builds(Gone, names),
 )
 subjects: st.SearchStrategy[Subject] = st.one_of(
-    st.builds(Slot, st.integers(1, 4)),
-    st.builds(HolderOf, names),
-    st.builds(NotHolderOf, names),
+    st.builds(Slot, st.integers(1, 4), roles),
+    st.builds(HolderOf, names, roles),
+    st.builds(NotHolderOf, names, roles),
     st.builds(VictimOf, names),
 )
 

@@ -165,7 +165,7 @@ def test_every_role_of_every_preset_has_a_command_on_loopback(name: str, role: R
     system, engine = systems.find(top.system), engines.find(top.engine)
     place = Place(
         python=Path("python3"), scratch=tmp_path, model=tmp_path / "model", http_port=18000, system_port=19000,
-        ports=tuple(range(20000, 20000 + engine.ports)),
+        ports=tuple(range(20000, 20000 + engine.ports + sum(way.ports for way in engine.handoffs.values()))),
     )  # fmt: skip
     for dialect in system.dialects:
         command = system.launch(role, top, engine, place, 3, dialect.since)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from ftmodel import engines, services, systems, topology
 from ftmodel.errors import TopologyError, UsageError
 from ftmodel.steps import SLOTS
 
-PROMISED = ("aggregated", "counting", "etcd-nats", "two-frontends", "kv-router")
+PROMISED = (
+    "aggregated", "counting", "etcd-nats", "two-frontends", "kv-router", "disaggregated", "disaggregated-tcp",
+)  # fmt: skip
 """Presets that everybody may count on, as far as they are built."""
 GOOD = {"system": f'"{systems.names()[0]}"', "engine": '"counting"'}
 
@@ -184,3 +187,46 @@ def test_what_a_component_cannot_be_given_is_told_with_its_key(
     tmp_path: Path, table: str, value: str, expected: str
 ) -> None:
     assert expected in said(tmp_path, **{table: value})
+
+
+def test_a_disaggregated_cluster_has_workers_of_both_roles_and_what_each_is_given(tmp_path: Path) -> None:
+    path = file(
+        tmp_path,
+        engine='"mocker"',
+        prefill_workers="[1, 2]",
+        prefill='{args = ["--no-enable-prefix-caching"], env = {RUST_BACKTRACE = "1"}}',
+    )
+    found = topology.find(str(path))
+    assert found.prefill_workers == (1, 2)
+    assert found.prefill.args == ("--no-enable-prefix-caching",)
+    again = tmp_path / "again.toml"
+    again.write_text(topology.dump(found))
+    assert topology.find(str(again)) == dataclasses.replace(found, name=found.name)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ({"prefill_workers": "[1]"}, "key prefill_workers: engine counting cannot prefill apart from decoding here"),
+        ({"prefill_workers": "[1]"}, "expected engine mocker, or this key left out"),
+        ({"prefill_workers": "[1]", "engine": '"vllm"'}, "key prefill_workers: engine vllm cannot"),
+        ({"prefill_workers": "[0]", "engine": '"mocker"'}, "key prefill_workers.0: got 0, expected"),
+        ({"prefill_workers": f"[{SLOTS + 1}]", "engine": '"mocker"'}, "key prefill_workers.0: got"),
+        (
+            {"prefill": '{args = ["--dp-size=1"]}', "engine": '"mocker"'},
+            "key prefill: the cluster has no prefill workers, expected key prefill_workers too",
+        ),
+        (
+            {"prefill_workers": "[1]", "engine": '"mocker"', "options": '{handoff = "by-mail"}'},
+            "key options.handoff: got 'by-mail', expected one of bootstrap, sequential",
+        ),
+        (
+            {"prefill_workers": "[1]", "engine": '"mocker"', "prefill": '{args = ["--disaggregation-mode=agg"]}'},
+            "key prefill.args: --disaggregation-mode is what key prefill_workers sets, expected it there",
+        ),
+    ],
+)
+def test_a_cluster_that_cannot_be_disaggregated_so_is_told_with_what_is_possible(
+    lines: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    assert told in said(tmp_path, **lines)

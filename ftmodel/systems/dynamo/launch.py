@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ftmodel.engines import Device, Engine
+from ftmodel.engines import Device, Engine, handoff_of
 from ftmodel.systems import Command, Place, Role
 from ftmodel.systems.dynamo.dialect import means
 from ftmodel.systems.dynamo.promises import ETCD_LEASE_S
@@ -48,6 +48,8 @@ _OF_KEYS: Final[Mapping[str, str]] = {
     "--migration-limit": "migration_limits", "--active-decode-blocks-threshold": "busy_blocks_share",
     "--discovery-backend": "discovery", "--request-plane": "request_plane", "--event-plane": "event_plane",
     "--model-name": "model", "--num-gpu-blocks-override": "options.blocks", "--speedup-ratio": "options.speedup",
+    "--disaggregation-mode": "prefill_workers", "--is-prefill-worker": "prefill_workers",
+    "--is-decode-worker": "prefill_workers", "--bootstrap-ports": "options.handoff",
     "DYN_DISCOVERY_BACKEND": "discovery", "DYN_REQUEST_PLANE": "request_plane", "DYN_EVENT_PLANE": "event_plane",
     "DYN_ROUTER_MODE": "router_mode", "DYN_MIGRATION_LIMIT": "migration_limits", "DYN_HTTP_PORT": "http_port",
     "DYN_SYSTEM_PORT": "system_port",
@@ -59,7 +61,8 @@ _OURS: Final = ("ETCD_ENDPOINTS", "NATS_SERVER", "ETCD_LEASE_TTL", "DYN_FILE_KV"
 
 def refuses(topology: Topology) -> str:
     """Why this topology is impossible, beginning with the key; empty if it is not."""
-    for table, component in (("frontend", topology.frontend), ("worker", topology.worker)):
+    tables = (("frontend", topology.frontend), ("worker", topology.worker), ("prefill", topology.prefill))
+    for table, component in tables:
         named = [(f"{table}.args", arg.partition("=")[0]) for arg in component.args]
         named += [(f"{table}.env.{name}", name) for name in component.env]
         for key, name in named:
@@ -98,11 +101,14 @@ def launch(
     env["DYN_TCP_RPC_PORT"] = str(place.plane_port)
     device = engine.devices.get(place.device, Device())
     env |= {name: value.format(**filled) for name, value in {**engine.env, **device.env}.items()}
-    argv = tuple(part.format(**filled) for part in (*engine.arguments, *device.arguments))
+    handoff = handoff_of(topology)
+    of_handoff = () if handoff is None else handoff.prefill if role == "prefill" else handoff.decode
+    of_role = (*engine.role_arguments.get(role, ()), *of_handoff)
+    argv = tuple(part.format(**filled) for part in (*engine.arguments, *of_role, *device.arguments))
+    component = topology.prefill if role == "prefill" else topology.worker
     return Command(
-        module=engine.module, argv=(*argv, *topology.worker.args), env={**env, **topology.worker.env},
-        forks=engine.forks,
-    )  # fmt: skip
+        module=engine.module, argv=(*argv, *component.args), env={**env, **component.env}, forks=engine.forks
+    )
 
 
 def _written(value: float | str) -> str:

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import httpx
 
+from ftmodel import engines
 from ftmodel.engines import Engine
 from ftmodel.errors import HarnessError
 from ftmodel.history import Event, Exited, Identified, Interval, LeftOver, Listed, LogLine, Sample, Started, Told
 from ftmodel.services import needed
-from ftmodel.steps import ServiceName
-from ftmodel.systems import Command, MetricRow, Pattern, Place, Role, System
+from ftmodel.steps import ServiceName, WorkerRole
+from ftmodel.systems import Command, MetricRow, Pattern, Place, Role, System, concerns
 from ftmodel.targets.real import metrics
 from ftmodel.targets.real.backing import Backing
 from ftmodel.targets.real.clock import Clock
@@ -28,6 +29,7 @@ from ftmodel.targets.real.ports import NO_TLS, Ports
 from ftmodel.targets.real.processes import Launch, Process, ProcessGoneError, Warden
 from ftmodel.topology import Component, Topology
 
+WORKER_ROLES: Final = get_args(WorkerRole)
 KILL_BOUND_S: Final = 30.0
 """From SIGKILL to the end of a process."""
 POLL_S: Final = 0.020
@@ -117,6 +119,7 @@ class Cluster:
         topology: Topology,
         *,
         workers: int,
+        prefill_workers: int,
         frontends: int,
         migration_limit: int,
         folder: Path,
@@ -129,6 +132,7 @@ class Cluster:
         self.engine = engine
         self.topology = topology
         self.workers = workers
+        self.prefill_workers = prefill_workers
         self.frontends = frontends
         self.migration_limit = migration_limit
         self.folder = folder
@@ -140,6 +144,8 @@ class Cluster:
         self.lives: dict[str, Incarnation] = {}
         self.slots: dict[int, Incarnation] = {}
         """The latest incarnation of each slot of a worker."""
+        self.prefills: dict[int, Incarnation] = {}
+        """The same of the prefill workers."""
         self.gates: dict[int, Incarnation] = {}
         """The latest incarnation of each frontend."""
         self.services: dict[ServiceName, Incarnation] = {}
@@ -172,6 +178,7 @@ class Cluster:
         await asyncio.gather(*(self.start_service(name) for name in self.backing.services))
         first = [self._spawn("frontend", place) for place in range(1, self.frontends + 1)]
         first += [self._spawn("worker", slot) for slot in range(1, self.workers + 1)]
+        first += [self._spawn("prefill", slot) for slot in range(1, self.prefill_workers + 1)]
         await asyncio.gather(*first)
         self._watching += [
             asyncio.create_task(self._follow_logs()),
@@ -180,12 +187,12 @@ class Cluster:
             asyncio.create_task(self._follow_health()),
         ]
 
-    async def start_worker(self, slot: int, *, plane_port: int = 0) -> Incarnation:
+    async def start_worker(self, slot: int, *, role: WorkerRole = "worker", plane_port: int = 0) -> Incarnation:
         """Start a worker in an empty slot, on this port of the request plane if one is given; it is not ready yet.
 
         Raises HarnessError.
         """
-        return await self._spawn("worker", slot, plane_port=plane_port)
+        return await self._spawn(role, slot, plane_port=plane_port)
 
     async def start_frontend(self, place: int) -> Incarnation:
         """Start a frontend in the place of one that has ended; it is not ready yet. Raises HarnessError."""
@@ -217,11 +224,10 @@ class Cluster:
 
     async def _spawn(self, role: Role, slot: int, *, plane_port: int = 0) -> Incarnation:
         title = self._title(role, slot)
-        wanted = self.topology.http_port if role == "frontend" else self.topology.system_port
-        port = self.ground.ports.take(wanted + slot - 1 if wanted and title.count("-") < 2 else None)
-        if role == "worker":
+        port = self.ground.ports.take(self._wanted_port(role, slot) if title.count("-") < 2 else None)
+        if role != "frontend":
             plane_port = self.ground.ports.take(plane_port or None)
-        ports = tuple(self.ground.ports.take() for _ in range(self.engine.ports)) if role == "worker" else ()
+        ports = tuple(self.ground.ports.take() for _ in range(self._own_ports(role)))
         place = Place(
             python=self.ground.python, scratch=self.folder, model=self._model, http_port=port, system_port=port,
             plane_port=plane_port, services=self.backing.ports, ports=ports, shared=self.ground.shared,
@@ -229,7 +235,7 @@ class Cluster:
         )  # fmt: skip
         command = self.system.launch(role, self.topology, self.engine, place, self.migration_limit, self.ground.release)
         before_s = self.clock.now()
-        process = await self.ground.warden.spawn(self._launch(title, command))
+        process = await self.ground.warden.spawn(self._launch(title, role, command))
         life = Incarnation(
             title=title,
             role=role,
@@ -237,29 +243,44 @@ class Cluster:
             process=process,
             port=port,
             log=LogFile(self.logs / f"{title}.log", title, self._for(role), self.clock),
-            rows=tuple(row for row in self._rows if row.role == role),
+            rows=tuple(row for row in self._rows if concerns(row, role)),
             plane_port=plane_port,
             ports=ports,
         )
         self.lives[title] = life
-        (self.gates if role == "frontend" else self.slots)[slot] = life
+        {"frontend": self.gates, "worker": self.slots, "prefill": self.prefills}[role][slot] = life
         at = self.clock.since(before_s)
         self.push(Started(at=at, title=title, role=role, slot=slot, pid=process.pid, port=plane_port or port))
         self._watching.append(asyncio.create_task(self._await_exit(life)))
         return life
 
+    def _wanted_port(self, role: Role, slot: int) -> int | None:
+        """The port that the topology names for the process in this place, if it does."""
+        first = self.topology.http_port if role == "frontend" else self.topology.system_port
+        if first is None or not self.topology.prefill_workers or role == "frontend":
+            return first and first + slot - 1
+        most = max(self.topology.workers)  # prefill workers' ports follow
+        if role == "worker":
+            return first + slot - 1 if slot <= most else None
+        return first + most + slot - 1
+
+    def _own_ports(self, role: Role) -> int:
+        """How many ports a process takes for its engine."""
+        handoff = engines.handoff_of(self.topology) if role == "prefill" else None
+        return 0 if role == "frontend" else self.engine.ports + (handoff.ports if handoff else 0)
+
     def _title(self, role: Role, slot: int) -> str:
-        base = f"frontend-{slot}" if role == "frontend" else f"w{slot}"
+        base = {"frontend": f"frontend-{slot}", "worker": f"w{slot}", "prefill": f"p{slot}"}[role]
         lives = sum(1 for life in self.lives.values() if life.role == role and life.slot == slot)
         return base if lives == 0 else f"{base}-{lives + 1}"
 
-    def _launch(self, title: str, command: Command) -> Launch:
+    def _launch(self, title: str, role: Role, command: Command) -> Launch:
         env = {name: os.environ[name] for name in KEPT if name in os.environ}
         env |= {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp"), **command.env}
         env["FTMODEL_STORE"] = str(self.logs.absolute())
         shown = f"ftmodel {self.folder.name} {title}"
         log = self.logs / f"{title}.log"
-        component: Component = getattr(self.topology, "frontend" if title.startswith("frontend") else "worker")
+        component: Component = getattr(self.topology, role)
         if command.forks and not self.ground.cold_start and not component.env:  # some of it is read at the imports
             return Launch(
                 title=shown, how="fork", module=command.module, function=command.function, argv=command.argv,
@@ -270,13 +291,13 @@ class Cluster:
         return Launch(title=shown, how="exec", argv=argv, env=env, cwd=self.folder, log=log)
 
     def _for(self, role: Role) -> tuple[Pattern, ...]:
-        return tuple(pattern for pattern in self._patterns if pattern.role in (role, "any"))
+        return tuple(pattern for pattern in self._patterns if concerns(pattern, role))
 
     async def _await_exit(self, life: Incarnation) -> None:
         exit_ = await life.process.wait()
         at = self.clock.of_monotonic(exit_.at)
         self.push(Exited(at=at, title=life.title, code=exit_.code, signal=exit_.signal))
-        if life.role == "worker":  # clients still speak to a frontend's port: it must be nobody else's meanwhile
+        if life.role in WORKER_ROLES:  # clients still speak to a frontend's: it must be nobody else's
             self._give_back(life)
 
     def _give_back(self, life: Incarnation) -> None:
@@ -285,9 +306,14 @@ class Cluster:
 
     # -- who is there
 
-    def workers_alive(self) -> Iterator[Incarnation]:
-        """The living workers, by slot."""
-        return (self.slots[slot] for slot in sorted(self.slots) if self.slots[slot].alive)
+    def slots_of(self, role: WorkerRole) -> dict[int, Incarnation]:
+        """The latest incarnation of each slot of this role."""
+        return self.prefills if role == "prefill" else self.slots
+
+    def workers_alive(self, *roles: WorkerRole) -> Iterator[Incarnation]:
+        """The living workers of these roles, or of both, by slot."""
+        places = (self.slots_of(role) for role in roles or WORKER_ROLES)
+        return (slots[slot] for slots in places for slot in sorted(slots) if slots[slot].alive)
 
     def _answering(self) -> Iterator[Incarnation]:
         """The living, unfrozen frontends and workers."""
@@ -297,12 +323,12 @@ class Cluster:
         """The living frontends, by place."""
         return [self.gates[place] for place in sorted(self.gates) if self.gates[place].alive]
 
-    def holder(self, request_id: str, *, over: bool = False) -> Incarnation | None:
+    def holder(self, request_id: str, role: WorkerRole = "worker", *, over: bool = False) -> Incarnation | None:
         """The living worker that began this request last, and did not end it; of one that is over, the last alone."""
         self.poll_logs()
         for title in reversed(self.holders.get(request_id, [])):
             life = self.lives[title]
-            if life.alive and (over or request_id in life.held):
+            if life.role == role and life.alive and (over or request_id in life.held):
                 return life
         return None
 
@@ -368,7 +394,7 @@ class Cluster:
                 self.push(line)
 
     def _heed(self, life: Incarnation, line: LogLine) -> None:
-        if life.role != "worker" or not line.id:
+        if life.role not in WORKER_ROLES or not line.id:
             return
         if line.meaning == "begun":
             life.held.add(line.id)
@@ -406,7 +432,7 @@ class Cluster:
         if answer.status_code != 200:
             return None
         values = metrics.read(answer.text, life.rows)
-        if life.role == "worker":
+        if life.role in WORKER_ROLES:
             self._identify(life, answer.text)
         self.push(Sample(at=self.clock.since(before_s), title=life.title, values=values))
         return values

@@ -197,8 +197,10 @@ class Faults:
 
 
 def _what(life: Incarnation) -> str:
-    """What a fault on it is named after: its role, or the service that it is."""
-    return life.title.partition("-")[0] if life.role == "service" else life.role
+    """What a fault on it is named after: the service that it is, a frontend, or a worker of whichever role."""
+    if life.role == "service":
+        return life.title.partition("-")[0]
+    return "frontend" if life.role == "frontend" else "worker"
 
 
 def _opened(inner: Descendant) -> int | None:

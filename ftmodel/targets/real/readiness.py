@@ -23,6 +23,8 @@ PROBE_BOUND_S: Final = 0.100
 """A probe that is not answered so soon went to a worker that is busy, or gone; another is sent."""
 PAUSES: Final = 60
 """The longest pause between two probes is this part of what the engine may take to boot: a slow one gets few."""
+PAUSES_APART: Final = 10
+"""The same where prompts are read by workers of their own, of which each probe takes some time."""
 
 
 class Readiness:
@@ -39,6 +41,7 @@ class Readiness:
         self._clock = clock
         self._push = push
         self._bound_s = cluster.engine.boot_bound_s
+        self._longest_pause_s = self._bound_s / (PAUSES_APART if cluster.prefill_workers else PAUSES)
 
     async def boot(self) -> None:
         """Wait until every worker is ready. Raises HarnessError that says which is not, and where its log is."""
@@ -53,7 +56,7 @@ class Readiness:
 
     def join(self, life: Incarnation) -> None:
         """Follow a worker or a frontend that joins; if it never gets ready, the invariants say so."""
-        worker = life.role == "worker"
+        worker = life.role != "frontend"
         others = self._cluster.frontends_alive() if worker else self._cluster.workers_alive()
         for other in others:
             task = asyncio.create_task(self._follow(*((life, other) if worker else (other, life))))
@@ -75,7 +78,7 @@ class Readiness:
         pause_s = LOOK_EVERY_S
         while _serve(life, frontend) and frontend.title not in life.answered:
             await asyncio.gather(self._until_answered(self._probe(frontend)), asyncio.sleep(pause_s))
-            pause_s = min(self._bound_s / PAUSES, 1.5 * pause_s)  # few probes, however long it takes
+            pause_s = min(self._longest_pause_s, 1.5 * pause_s)  # few probes, however long it takes
         for process in (life, frontend):
             if not process.alive and not process.hit:
                 raise HarnessError(self._late())

@@ -17,6 +17,7 @@ from ftmodel.steps import (
     After,
     Anchor,
     BadRequest,
+    Begun,
     Cancel,
     End,
     EngineError,
@@ -46,6 +47,7 @@ from ftmodel.steps import (
     ThawWorker,
     Token,
     VictimOf,
+    WorkerRole,
 )
 from ftmodel.systems import System
 from ftmodel.targets.real.armed import Orders
@@ -63,6 +65,7 @@ QUIET_S: Final = 3.0
 """At the end of the steps, armed ones are given up when no open request has had a byte for so long."""
 LOOK_EVERY_S: Final = 0.020
 REST_EVERY_S: Final = 0.100
+_NAMES: Final[dict[WorkerRole, str]] = {"worker": "worker", "prefill": "prefill worker"}
 GAUGES: Final = ("inflight", "queued", "active", "plane_inflight", "running", "waiting", "kv")
 
 
@@ -90,8 +93,8 @@ class RealTarget:
         self._system = system
         self._topology = topology
         self._cluster = Cluster(
-            ground, system, engine, topology, workers=plan.workers, frontends=plan.frontends,
-            migration_limit=plan.migration_limit, folder=folder, logs=logs, clock=self._clock, push=self.history.push,
+            ground, system, engine, topology, workers=plan.workers, prefill_workers=plan.prefill_workers,
+            frontends=plan.frontends, migration_limit=plan.migration_limit, folder=folder, logs=logs, clock=self._clock, push=self.history.push,
         )  # fmt: skip
         self._faults = Faults(self._cluster, self._clock, Orders(folder / "armed"), self.history.push)
         self._setting = setting(Interval(self._clock.now(), self._clock.now()))
@@ -237,7 +240,7 @@ class RealTarget:
             self._sleeping.discard(step.name)
         worker = getattr(step, "worker", None)
         if isinstance(worker, HolderOf | NotHolderOf):
-            await self._until_held(self._known(worker.request))
+            await self._until_held(self._known(worker.request), worker.role)
 
     def _engine_times(self, step: Step) -> bool:
         """True for what the engine itself can time: a kill, or a failure, at a token."""
@@ -264,10 +267,14 @@ class RealTarget:
                 if name not in self._victims:
                     raise VoidError(f"{name} was done to no process")
                 await self._victims[name].process.wait()
-            case Sent(name) | Token(name) | End(name):
+            case Sent(name) | Begun(name) | Token(name) | End(name):
                 request = self._known(name)
                 await self._until_sent(request)
-                if isinstance(at, Token):
+                if isinstance(at, Begun):
+                    first: WorkerRole = "prefill" if self._plan.prefill_workers else "worker"
+                    if not await self._until_held(request, first):
+                        raise VoidError(f"no {first} worker began {name} before it was over")
+                elif isinstance(at, Token):
                     await request.token(at.k)
                 elif isinstance(at, End):
                     await request.ended.wait()
@@ -277,10 +284,19 @@ class RealTarget:
         if request.sent.cancelled():
             raise VoidError(f"{request.name} was never sent")
 
-    async def _until_held(self, request: Request) -> None:
-        """Wait until some worker has begun the request: one that was just sent is nobody's yet."""
-        while request.open and not self._cluster.holders.get(request.id):
+    async def _until_held(self, request: Request, role: WorkerRole) -> bool:
+        """Wait until some worker of this role has begun the request: one that was just sent is nobody's yet.
+
+        False if it was over before.
+        """
+        while not self._was_begun(request, role):
+            if not request.open:
+                return False
             await asyncio.sleep(LOOK_EVERY_S)
+        return True
+
+    def _was_begun(self, request: Request, role: WorkerRole) -> bool:
+        return any(self._cluster.lives[title].role == role for title in self._cluster.holders.get(request.id, ()))
 
     def _known(self, name: str) -> Request:
         if name not in self._requests:
@@ -307,7 +323,7 @@ class RealTarget:
     def _do_to_process(self, step: Step) -> Awaitable[str]:
         match step:
             case StartWorker():
-                return self._start_worker(step.slot, again=step.port == "predecessor")
+                return self._start_worker(step.slot, step.role, again=step.port == "predecessor")
             case StartFrontend():
                 return self._start_frontend(step.frontend)
             case OnService(deed="start"):
@@ -371,23 +387,23 @@ class RealTarget:
     def _resolve(self, subject: Subject) -> Incarnation:
         """The living worker that is meant now. Raises VoidError."""
         match subject:
-            case Slot(slot):
-                life = self._cluster.slots.get(slot)
+            case Slot(slot, role):
+                life = self._cluster.slots_of(role).get(slot)
                 if life is None or not life.alive:
-                    raise VoidError(f"slot {slot} has no living worker")
+                    raise VoidError(f"slot {slot} has no living {_NAMES[role]}")
                 return life
-            case HolderOf(name):
+            case HolderOf(name, role):
                 request = self._known(name)
-                life = self._cluster.holder(request.id, over=request.ended.is_set())
+                life = self._cluster.holder(request.id, role, over=request.ended.is_set())
                 if life is None:
-                    raise VoidError(f"no living worker serves {name}")
+                    raise VoidError(f"no living {_NAMES[role]} serves {name}")
                 return life
-            case NotHolderOf(name):
-                holder = self._cluster.holder(self._known(name).id)
-                for life in self._cluster.workers_alive():
+            case NotHolderOf(name, role):
+                holder = self._cluster.holder(self._known(name).id, role)
+                for life in self._cluster.workers_alive(role):
                     if life is not holder:
                         return life
-                raise VoidError(f"no living worker but the one that serves {name}")
+                raise VoidError(f"no living {_NAMES[role]} but the one that serves {name}")
             case VictimOf(name):
                 life = self._victims.get(name)
                 if life is None or not life.alive:
@@ -419,19 +435,22 @@ class RealTarget:
         left = await self._clients.cancel(request, step.how)
         return request.id if left else "over before"
 
-    async def _start_worker(self, slot: int, *, again: bool = False) -> str:
-        slot = slot or self._empty_slot()
-        life = self._cluster.slots.get(slot)
+    async def _start_worker(self, slot: int, role: WorkerRole = "worker", *, again: bool = False) -> str:
+        if role == "prefill" and not self._plan.prefill_workers:
+            raise VoidError("the cluster has no prefill workers")
+        slot = slot or self._empty_slot(role)
+        life = self._cluster.slots_of(role).get(slot)
         plane_port = life.plane_port if life is not None and again else 0
-        return await self._start_anew("worker", slot, life, self._cluster.start_worker(slot, plane_port=plane_port))
+        starting = self._cluster.start_worker(slot, role=role, plane_port=plane_port)
+        return await self._start_anew(_NAMES[role], slot, life, starting)
 
-    def _empty_slot(self) -> int:
-        """The lowest in which no worker lives or is being started. Raises VoidError."""
+    def _empty_slot(self, role: WorkerRole) -> int:
+        """The lowest in which no worker of this role lives or is being started. Raises VoidError."""
         for slot in range(1, SLOTS + 1):
-            life = self._cluster.slots.get(slot)
-            if (life is None or not life.alive) and ("worker", slot) not in self._starting:
+            life = self._cluster.slots_of(role).get(slot)
+            if (life is None or not life.alive) and (_NAMES[role], slot) not in self._starting:
                 return slot
-        raise VoidError("every slot has a living worker")
+        raise VoidError(f"every slot has a living {_NAMES[role]}")
 
     async def _start_frontend(self, place: int) -> str:
         if place not in self._cluster.gates:
@@ -487,6 +506,9 @@ class RealTarget:
         for slot in range(1, self._plan.workers + 1):
             with suppress(VoidError):
                 healed.append(await self._start_worker(slot))
+        for slot in range(1, self._plan.prefill_workers + 1):
+            with suppress(VoidError):
+                healed.append(await self._start_worker(slot, "prefill"))
         return " ".join(healed)
 
     async def _thawed(self, lives: Iterable[Incarnation]) -> list[str]:
