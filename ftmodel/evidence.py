@@ -19,8 +19,10 @@ from ftmodel.history import (
     RequestSent,
     ResponseBegun,
     Setting,
+    Started,
     StepDone,
 )
+from ftmodel.systems import Role
 
 
 class Evidence:
@@ -73,6 +75,10 @@ class Evidence:
     def answers(self, title: str) -> bool:
         """True once this worker has answered a request, or this frontend passed an answer on."""
         return any(isinstance(e, Answered) and title in (e.title, e.frontend) for e in self._events)
+
+    def titles(self, role: Role) -> set[str]:
+        """The lives of all processes of this role so far."""
+        return {e.title for e in self._events if isinstance(e, Started) and e.role == role}
 
     def listed(self, frontend: str = "frontend-1") -> Listed | None:
         """The frontend's instance list as it was last asked."""

@@ -14,34 +14,29 @@ import dataclasses
 import logging
 import shlex
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import pytest
 
-from ftmodel import known, planfile, runner, services, store
+from ftmodel import asked, planfile, runner, services, store
 from ftmodel import topology as topologies
 from ftmodel.errors import FtmodelError, HarnessError, UsageError
 from ftmodel.evidence import Evidence
 from ftmodel.failures import Texts
 from ftmodel.history import History
 from ftmodel.invariants import INVARIANTS, Invariant, Judgement, judge
-from ftmodel.pytest_plugin import CHOSEN, Chosen
+from ftmodel.pytest_plugin import CHOSEN
 from ftmodel.runner import Outcome, Rules
-from ftmodel.steps import FRONTENDS, SLOTS, Plan, Step, words
+from ftmodel.steps import Plan, Step, words
 from ftmodel.suite import Suite
+from ftmodel.targets.real.clock import THREAD
 from ftmodel.topology import Topology
 from ftmodel.verdict import Verdict, combine
 
 __all__ = ["INVARIANTS", "Cluster", "Evidence", "FaultTolerance", "Invariant"]
 
-MARKER_OPTIONS: Final = (
-    "topology", "workers", "prefill_workers", "frontends", "migration_limit", "patience", "invariants", "known_issues",
-)  # fmt: skip
-DEFAULT_TOPOLOGY: Final = "counting"
 LOOK_EVERY_S: Final = 0.1
 _LOG: Final = logging.getLogger("ftmodel")
 
@@ -53,7 +48,7 @@ class FaultTolerance:
     known issue.
     """
 
-    topology: ClassVar[str | Sequence[str]] = DEFAULT_TOPOLOGY
+    topology: ClassVar[str | Sequence[str]] = asked.DEFAULT_TOPOLOGY
     """A preset, the path of a TOML file as seen from the test file, or several of these, taken by turns."""
     machine: ClassVar[type[Any] | None] = None
     """A subclass of `ftmodel.strategies.ClusterMachine`, with kinds of steps of one's own."""
@@ -239,7 +234,7 @@ class Campaign:
         """Play the examples that this class asks for. Raises UsageError or HarnessError."""
         chosen, item = self._chosen, self._request.node
         node = item.nodeid.rpartition("::")[0]
-        rules = rules_of(cls.invariants, cls.known_issues, item.path.parent, chosen)
+        rules = asked.rules_of(cls.invariants, cls.known_issues, item.path.parent, chosen)
         again = f"pytest {shlex.quote(node)}{chosen.arguments(drawing=True)}"
         origin = f"from {chosen.told()}; the same plans again: {again}"
         if chosen.replay is not None:
@@ -249,7 +244,7 @@ class Campaign:
         if chosen.replay is not None:
             verdict = self._suite.replays(name, chosen.replay, rules, times=chosen.examples or 10)
         else:
-            tops = [found(name, item.path.parent) for name in named(cls.topology)]
+            tops = [asked.found(name, item.path.parent) for name in asked.named(cls.topology)]
             verdict = self._suite.campaign(name, tops, rules, self._draw(cls, tops), count=chosen.count())
         item.user_properties.extend(self.texts.properties(verdict))
         return verdict
@@ -268,77 +263,14 @@ class Campaign:
         return draw
 
 
-def named(names: str | Sequence[str]) -> list[str]:
-    """Names of topologies, given as one or as several."""
-    return [names] if isinstance(names, str) else list(names)
-
-
-def found(name: str, folder: Path) -> Topology:
-    """The topology of a preset's name, or of a file's path as seen from this folder. Raises TopologyError."""
-    return topologies.find(str(folder / name) if name.endswith(".toml") else name)
-
-
-def rules_of(invariants: Sequence[type[Invariant]], known_issues: str | None, folder: Path, chosen: Chosen) -> Rules:
-    """By what a test's examples are judged. Raises UsageError."""
-    twice = [name for name, count in Counter(cls.id for cls in invariants).items() if count > 1]
-    if twice:
-        raise UsageError(f"invariants: id {twice[0]} is given twice, expected an id of its own for each")
-    path = chosen.known_issues or (folder / known_issues if known_issues is not None else None)
-    if path is None and (chosen.root / known.DEFAULT).is_file():
-        path = chosen.root / known.DEFAULT
-    return Rules(invariants=tuple(invariants), issues=known.load(path, invariants) if path is not None else ())
-
-
 def cluster_of(suite: Suite, request: pytest.FixtureRequest) -> Cluster:
     """The cluster that a test's marker asks for, started. Raises UsageError or HarnessError."""
     item, chosen = request.node, request.config.stash[CHOSEN]
-    options = marked(item)
-    top = found(str(options["topology"]), item.path.parent)
-    rules = rules_of(options["invariants"], options["known_issues"], item.path.parent, chosen)
+    options = asked.marked(item)
+    top = asked.found(str(options["topology"]), item.path.parent)
+    rules = asked.rules_of(options["invariants"], options["known_issues"], item.path.parent, chosen)
     texts = Texts(rules=rules, origin="", node=item.nodeid, chosen=chosen, scripted=True)
-    return Cluster(suite, top, head_of(top, options), rules, f"{item.path.stem}-{item.name}", texts)
-
-
-def marked(item: pytest.Item) -> dict[str, Any]:
-    """The options that a test's markers give, the nearest one first. Raises UsageError."""
-    options: dict[str, Any] = {"topology": DEFAULT_TOPOLOGY, "invariants": INVARIANTS, "known_issues": None}
-    for mark in reversed(list(item.iter_markers("ftmodel"))):
-        unknown = [name for name in mark.kwargs if name not in MARKER_OPTIONS]
-        if mark.args or unknown:
-            raise UsageError(
-                f"{item.nodeid}: marker ftmodel: got {', '.join([*map(repr, mark.args), *unknown])}, expected some of"
-                f" {', '.join(f'{name}=' for name in MARKER_OPTIONS)}"
-            )
-        options |= mark.kwargs
-    return options
-
-
-def head_of(top: Topology, options: dict[str, Any]) -> Plan:
-    """A plan without steps, with the values that were asked for. Raises UsageError."""
-    patience = options.get("patience", "short")
-    if patience not in ("short", "long"):
-        raise UsageError(f"marker ftmodel: patience: got {patience!r}, expected short or long")
-    return Plan(
-        topology=top.name,
-        workers=_asked(options, "workers", range(1, SLOTS + 1), top.workers, 2),
-        prefill_workers=_asked(
-            options,
-            "prefill_workers",
-            range(1, SLOTS + 1) if top.prefill_workers else range(1),
-            top.prefill_workers or (0,),
-            1,
-        ),
-        frontends=_asked(options, "frontends", range(1, FRONTENDS + 1), top.frontends, 1),
-        migration_limit=_asked(options, "migration_limit", range(1 << 16), top.migration_limits, 3),
-        patience=patience,
-    )
-
-
-def _asked(options: dict[str, Any], name: str, allowed: range, listed: Sequence[int], usual: int) -> int:
-    value = options.get(name, usual if usual in listed else listed[0])
-    if not isinstance(value, int) or value not in allowed:
-        raise UsageError(f"marker ftmodel: {name}: got {value!r}, expected {allowed[0]} to {allowed[-1]}")
-    return value
+    return Cluster(suite, top, asked.head_of(top, options), rules, f"{item.path.stem}-{item.name}", texts)
 
 
 def suite_of(session: pytest.Session) -> Suite:
@@ -349,21 +281,27 @@ def suite_of(session: pytest.Session) -> Suite:
             continue  # it may need what is not here
         for name in _topologies_of(item):
             try:
-                top = found(name, item.path.parent)
+                top = asked.found(name, item.path.parent)
             except UsageError:
                 continue  # the test itself says so
             tops.setdefault(topologies.dump(top), top)
     chosen = session.config.stash[CHOSEN]
+    logging.getLogger("httpx").addFilter(_is_of_a_test)
     return Suite(list(tops.values()), _Logged(), chosen.seed, python=chosen.python, store=chosen.store)
+
+
+def _is_of_a_test(record: logging.LogRecord) -> bool:
+    """False for what the tester asks of its clusters: dozens of lines a second, in which what a test logs would drown."""
+    return record.threadName != THREAD
 
 
 def _topologies_of(item: pytest.Item) -> list[str]:
     cls = getattr(item, "cls", None)
     if isinstance(cls, type) and issubclass(cls, FaultTolerance):
-        return named(cls.topology)
+        return asked.named(cls.topology)
     if "cluster" in getattr(item, "fixturenames", ()):
         try:
-            return [str(marked(item)["topology"])]
+            return [str(asked.marked(item)["topology"])]
         except UsageError:
             return []
     return []

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from ftmodel.evidence import Evidence
-from ftmodel.steps import Api
+from ftmodel.steps import Api, WorkerRole
 from ftmodel.testing import Cluster
 
 STORY_CHARS: Final = len("Tell me a long long long story about yourself?")
@@ -35,7 +35,9 @@ SCALED: Final = Figures(story_tokens=800, story_within_s=30, ready_within_s=15)
 
 
 def _on(topology: str, figures: Figures, *marks: pytest.MarkDecorator) -> object:
-    return pytest.param(figures, id=topology, marks=[pytest.mark.ftmodel(topology=topology), *marks])
+    return pytest.param(
+        figures, id=topology.removesuffix(".toml"), marks=[pytest.mark.ftmodel(topology=topology), *marks]
+    )
 
 
 _FILES: Final = _on("aggregated", SCALED)
@@ -48,6 +50,14 @@ of_real_processes: Final = (pytest.mark.e2e, pytest.mark.real)
 on_mockers = pytest.mark.parametrize("figures", [_FILES, _SERVICES])
 """Over files and TCP, and over etcd and NATS."""
 on_services = pytest.mark.parametrize("figures", [_SERVICES])
+on_disaggregated = pytest.mark.parametrize(
+    "figures", [_on("disaggregated-tcp", SCALED), _on("disaggregated", SCALED, pytest.mark.services)]
+)
+"""A prefill worker reads the prompt, another decodes."""
+on_slow_prefill = pytest.mark.parametrize(
+    "figures", [_on("disaggregated-tcp", SCALED), _on("slow-prefill.toml", SCALED, pytest.mark.services)]
+)
+"""To read a prompt takes seconds."""
 on_all_engines = pytest.mark.parametrize("figures", [_FILES, _SERVICES, _COUNTING, _VLLM])
 """The counting engine too, of whose text each character is known, and vLLM with the original's figures."""
 
@@ -75,7 +85,7 @@ def until_over(cluster: Cluster, *requests: str, within_s: float) -> None:
         cluster.wait(f"the end of {request}", lambda seen, name=request: seen.over(name), within_s=within_s)
 
 
-def until_cancelled(cluster: Cluster, request: str) -> None:
+def until_cancelled(cluster: Cluster, request: str, role: WorkerRole = "worker") -> None:
     """Wait until the frontend has told the Kill, and the worker the abort of exactly the id that was new to it."""
     cluster.wait(
         f"the Kill that the frontend sends when the client of {request} has left",
@@ -83,26 +93,30 @@ def until_cancelled(cluster: Cluster, request: str) -> None:
         within_s=TOLD_WITHIN_S,
     )
     cluster.wait(
-        f"the abort of {request} on the worker on which it was new",
-        lambda seen: is_aborted(seen, request),
+        f"the abort of {request} on the {role} on which it was new",
+        lambda seen: is_aborted(seen, request, role),
         within_s=TOLD_WITHIN_S,
     )
 
 
-def is_aborted(seen: Evidence, request: str) -> bool:
-    """The one worker on which the request's id was new has told that it is aborted.
+def is_aborted(seen: Evidence, request: str, role: WorkerRole = "worker") -> bool:
+    """The one worker of this role on which the request's id was new has told that it is aborted.
 
     A mocker says that it was told of the cancel (1.6), or nothing at all (1.4): then its counter stands in, which A1 judges.
     """
-    begun = {line.title for line in seen.told("begun", of=request)}
+    begun = begun_on(seen, request, role)
     if seen.setting.engine_ids:
         meaning = "aborted"
     elif "signalled" in seen.setting.proven:
         meaning = "signalled"
     else:
         return len(begun) == 1
-    aborted = [line.title for line in seen.told(meaning, of=request)]
-    return len(begun) == 1 and set(aborted) == begun
+    return len(begun) == 1 and begun == {line.title for line in seen.told(meaning, of=request)} & seen.titles(role)
+
+
+def begun_on(seen: Evidence, request: str, role: WorkerRole) -> set[str]:
+    """The workers of this role to which the request's id was new."""
+    return {line.title for line in seen.told("begun", of=request)} & seen.titles(role)
 
 
 def until_ready(cluster: Cluster, step: str, *, within_s: float) -> None:

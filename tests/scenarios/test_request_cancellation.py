@@ -8,15 +8,21 @@ from classic import (
     CLIENT_TIMEOUT_MS,
     STORY_CHARS,
     Figures,
+    begun_on,
     expect_completed,
     of_real_processes,
     on_all_engines,
+    on_disaggregated,
+    on_slow_prefill,
     until_cancelled,
     until_over,
 )
 
-from ftmodel.steps import Cancel, Sent, Submit, Token
+from ftmodel.steps import Begun, Cancel, Sent, Submit, Token
 from ftmodel.testing import Cluster
+
+LONG_PROMPT_CHARS = 1000
+"""To read so many takes a slow prefill worker some seconds."""
 
 pytestmark = [
     *of_real_processes,
@@ -63,3 +69,32 @@ def test_of_two_requests_on_one_worker_one_is_cancelled_and_one_is_kept(cluster:
     until_over(cluster, "kept", within_s=figures.story_within_s)
     expect_completed(cluster, "kept")
     assert cluster.judge().requests["cancelled"] == 1
+
+
+@on_disaggregated
+@pytest.mark.ftmodel(workers=1, prefill_workers=1)
+def test_request_cancellation_vllm_decode(cluster: Cluster, figures: Figures) -> None:
+    cluster.do(
+        Submit(name="left", prompt_chars=STORY_CHARS, max_tokens=figures.story_tokens),
+        Cancel(name="leave", request="left", at=Token("left", 20)),
+    )
+    until_over(cluster, "left", within_s=figures.story_within_s)
+    until_cancelled(cluster, "left")
+    cluster.check()
+    assert len(begun_on(cluster.evidence, "left", "prefill")) == 1
+    assert cluster.judge().requests["cancelled"] == 1
+
+
+@on_slow_prefill
+@pytest.mark.ftmodel(workers=1, prefill_workers=1)
+def test_request_cancellation_vllm_prefill(cluster: Cluster, figures: Figures) -> None:
+    """Documented: with a request those are cancelled that it has made further down, so decoding never begins."""
+    cluster.do(
+        Submit(name="left", prompt_chars=LONG_PROMPT_CHARS, max_tokens=figures.story_tokens),
+        Cancel(name="leave", request="left", at=Begun("left"), skew_ms=500),
+    )
+    until_over(cluster, "left", within_s=figures.story_within_s)
+    until_cancelled(cluster, "left", "prefill")
+    cluster.check()
+    assert cluster.evidence.status("left") is None
+    assert begun_on(cluster.evidence, "left", "worker") == set()

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from ftmodel import topology
+from ftmodel.asked import found, head_of, rules_of
 from ftmodel.errors import UsageError
 from ftmodel.invariants import INVARIANTS
 from ftmodel.profiles import find
 from ftmodel.pytest_plugin import Chosen
-from ftmodel.testing import found, head_of, rules_of
 
 HERE = Path(__file__).parent
 CONFTEST = f"""

@@ -13,6 +13,7 @@ from ftmodel import known
 ROOT = Path(__file__).parents[2]
 SCENARIOS = ROOT / "tests" / "scenarios"
 EVERYWHERE = ("aggregated", "etcd-nats", "counting", "vllm")
+OVER_SERVICES = ("[etcd-nats]", "[disaggregated]", "[slow-prefill]")
 
 
 def collected(*arguments: str) -> set[str]:
@@ -27,6 +28,11 @@ def collected(*arguments: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
+def every() -> set[str]:
+    return collected()
+
+
+@pytest.fixture(scope="module")
 def on_vllm() -> set[str]:
     return collected("-m", "e2e and vllm")
 
@@ -34,15 +40,18 @@ def on_vllm() -> set[str]:
 @pytest.mark.parametrize(
     "name", ["test_request_migration.py::test_request_migration_vllm", "test_request_cancellation.py::test_request_cancellation_vllm"]
 )  # fmt: skip
-def test_the_classic_ones_are_selected_on_vllm_and_run_on_mockers_else(name: str, on_vllm: set[str]) -> None:
+def test_the_classic_ones_are_selected_on_vllm_and_run_on_mockers_else(
+    name: str, on_vllm: set[str], every: set[str]
+) -> None:
     assert f"{name}[vllm]" in on_vllm
-    assert collected("-m", "e2e", "-k", name.partition("::")[2]) == {f"{name}[{place}]" for place in EVERYWHERE}
+    assert {test for test in every if test.startswith(f"{name}[")} == {f"{name}[{place}]" for place in EVERYWHERE}
 
 
-def test_each_is_end_to_end_and_what_needs_services_says_so(on_vllm: set[str]) -> None:
-    every = collected()
+def test_each_is_end_to_end_and_what_needs_services_says_so(on_vllm: set[str], every: set[str]) -> None:
     assert collected("-m", "e2e and real") == every
-    assert collected("-m", "services") == {name for name in every if "etcd-nats]" in name}
+    assert collected("-m", "services") == {
+        name for name in every if name.endswith(OVER_SERVICES) or name.endswith("-etcd-nats]")
+    }
     assert on_vllm == {name for name in every if "vllm]" in name}
 
 

@@ -15,6 +15,9 @@ BEAT_S: Final = 0.010
 STALL_S: Final = 0.100
 """A gap between two beats of more than this is a stall, and told to whoever listens."""
 
+THREAD: Final = "ftmodel loop"
+"""The name of the loop's thread, as logs tell it."""
+
 T = TypeVar("T")
 
 
@@ -50,7 +53,7 @@ class Loop:
         self._calls: set[Future[Any]] = set()
         self._interrupted = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="ftmodel loop", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self._thread.start()
         self._beating = asyncio.run_coroutine_threadsafe(self._beat(), self._loop)
 
