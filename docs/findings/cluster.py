@@ -224,7 +224,7 @@ class Cluster:
         try:
             for name in self.services:
                 self.start_service(name)
-            self._start("frontend", "-m", "dynamo.frontend", "--http-host", "127.0.0.1",
+            self.start("frontend", "-m", "dynamo.frontend", "--http-host", "127.0.0.1",
                         "--router-mode", self.router, "--migration-limit", str(self.limit))  # fmt: skip
             for number in range(1, self.count + 1):
                 self.start_worker(f"w{number}")
@@ -283,7 +283,7 @@ class Cluster:
         if self.engine == "bytes":
             leaves = ["finalise"] if self.finalise else []
             death = str(self.folder / "death")
-            self._start(title, str(BYTE_WORKER), model, self.text, death, self.model_name, *leaves)
+            self.start(title, str(BYTE_WORKER), model, self.text, death, self.model_name, *leaves)
         else:
             self._start_mocker(title, self.speedup, *(["--disaggregation-mode", "decode"] if self.prefills else []))
 
@@ -294,7 +294,7 @@ class Cluster:
         self._start_mocker(title, self.prefill_speedup, *mode, *by)
 
     def _start_mocker(self, title: str, speedup: float, *arguments: str) -> None:
-        self._start(title, "-m", "dynamo.mocker", "--model-path", str(self.folder / "model"),
+        self.start(title, "-m", "dynamo.mocker", "--model-path", str(self.folder / "model"),
                     "--model-name", self.model_name, "--speedup-ratio", str(speedup), *arguments)  # fmt: skip
 
     def order_death(self, position: int, how: str = "die") -> None:
@@ -302,7 +302,7 @@ class Cluster:
         (self.folder / "ordered").write_text(f"{position} {how}")
         (self.folder / "ordered").rename(self.folder / "death")
 
-    def _start(self, title: str, *arguments: str) -> None:
+    def start(self, title: str, *arguments: str) -> None:
         port = self.ports[title] = free_port()
         new = release() >= (1, 5)
         env = {

@@ -18,7 +18,7 @@ def trial(with_fault: bool) -> str:
     with Cluster(workers=1, prefills=int(with_fault), handoff="bootstrap", **plane) as cluster:
         for number in range(2, FRONTENDS + 2):
             title = f"frontend-{number}"
-            cluster._start(
+            cluster.start(
                 title, "-m", "dynamo.frontend", "--http-host", "127.0.0.1", "--http-port", str(free_port()),
                 "--router-mode", "round-robin",
             )  # fmt: skip
