@@ -102,7 +102,8 @@ class Example:
     @property
     def wants(self) -> int:
         """Seats that it needs."""
-        return self.plan.frontends if self.topology.discovery == "file" else 0
+        watches = self.topology.discovery == "file" and self.topology.target == "real"
+        return self.plan.frontends if watches else 0
 
 
 class Lanes:

@@ -21,6 +21,7 @@ from ftmodel.history import Interval, Promise, Setting
 from ftmodel.steps import Plan
 from ftmodel.store import Run
 from ftmodel.systems import Promises
+from ftmodel.targets import Target
 from ftmodel.targets.real import devices
 from ftmodel.targets.real.clock import Loop
 from ftmodel.targets.real.cluster import Ground
@@ -28,8 +29,11 @@ from ftmodel.targets.real.leftovers import SCRATCH_MARK, survivors, sweep
 from ftmodel.targets.real.ports import Ports
 from ftmodel.targets.real.processes import Warden
 from ftmodel.targets.real.target import RealTarget
+from ftmodel.targets.simulated import Planted, SimulatedTarget, refuses, release_of
 from ftmodel.topology import Topology
 
+SIMULATED: Final = "simulated"
+"""The version of what no release is: no known issue is one of its."""
 SCRATCH_ROOM: Final = 60
 """A scratch folder's path is shorter than this: below it lie sockets, whose paths hold 107 bytes."""
 
@@ -70,7 +74,10 @@ class Session:
         python: Path | None = None,
         cold_start: bool = False,
         scratch_root: Path | None = None,
+        planted: Sequence[Planted] = (),
+        sim_seed: int = 0,
     ) -> None:
+        """`planted` are the defects of simulated clusters; the n-th of them has the seed (sim_seed, n)."""
         names = {topology.system for topology in topologies}
         if len(names) != 1:
             raise TopologyError(f"topologies of {len(names)} systems ({', '.join(sorted(names))}), expected one a run")
@@ -89,8 +96,18 @@ class Session:
         self._root = scratch_root or Path(tempfile.gettempdir())
         self._count = 0
         self._counting = threading.Lock()
+        self._planted = tuple(planted)
+        self._sim_seed = sim_seed
+        self._real = tuple(topology for topology in self.topologies if topology.target == "real")
 
     def __enter__(self) -> Self:
+        for topology in self.topologies:
+            impossible = refuses(topology) if topology.target == "simulated" else ""
+            if impossible:
+                raise TopologyError(f"topology {topology.name}: key {impossible}")
+        if not self._real:
+            self.version = SIMULATED
+            return self
         self.loop = Loop()
         self.ports = Ports()
         self.scratch = _scratch(self._root)
@@ -107,9 +124,9 @@ class Session:
         self._close()
 
     def _open(self) -> None:
-        programs = services.located(self.topologies, self.python)
+        programs = services.located(self._real, self.python)
         preload = dict.fromkeys(
-            module for topology in self.topologies for module in self.system.preload(topology, engines.of(topology))
+            module for topology in self._real for module in self.system.preload(topology, engines.of(topology))
         )
         env = {**os.environ, **self.system.preload_env, "FTMODEL_STORE": str(self.run.folder.absolute())}
         for name, below in (("HOME", "home"), ("TMPDIR", "tmp")):  # what is imported writes there too
@@ -147,7 +164,7 @@ class Session:
             programs=programs,
             shared=self._folder("shared"),
             models=self._models(),
-            devices={top.name: device for top in self.topologies if (device := self._device(top))},
+            devices={top.name: device for top in self._real if (device := self._device(top))},
         )
 
     def _folder(self, name: str) -> Path:
@@ -158,7 +175,7 @@ class Session:
     def _models(self) -> dict[str, Path]:
         """By topology: the model of an engine that does not serve the common one."""
         models: dict[str, Path] = {}
-        for top in self.topologies:
+        for top in self._real:
             engine = engines.of(top)
             if engine.model is not None:
                 models[top.name] = engine.model(top.model, self.scratch / f"model-{len(models)}", top.options)
@@ -178,6 +195,8 @@ class Session:
         self.failure = f"the warden ended, and its clusters with it; see {self.warden.log}"
 
     def _close(self) -> None:
+        if not self._real:
+            return
         try:
             if hasattr(self, "warden"):
                 self.loop.call(self.warden.close(), always=True)
@@ -190,20 +209,33 @@ class Session:
 
     def promises(self, topology: Topology) -> Promises:
         """What the release under test promises over this topology."""
-        return self.system.promises(topology, self.release)
+        return self.system.promises(topology, self._release(topology))
+
+    def _release(self, topology: Topology) -> tuple[int, int]:
+        return self.release if topology.target == "real" else release_of(self.system)
 
     def interrupt(self) -> None:
         """Have every example that is under way end at once, unjudged; what is begun later ends as soon."""
-        self.loop.interrupt()
+        if self._real:
+            self.loop.interrupt()
 
-    def target(
-        self, topology: Topology, plan: Plan, proof: Proof, logs: Path, compared: Compared = AS_DRAWN
-    ) -> RealTarget:
+    def target(self, topology: Topology, plan: Plan, proof: Proof, logs: Path, compared: Compared = AS_DRAWN) -> Target:
         """A target on a fresh cluster, not started yet."""
         with self._counting:
             self._count += 1
             number = self._count
         engine = engines.of(topology)
+
+        def setting(at: Interval) -> Setting:
+            version = self.version if topology.target == "real" else SIMULATED
+            promises = self.promises(topology)
+            return setting_of(at, promises, topology, plan, proof, version=version, compared=compared)
+
+        if topology.target == "simulated":
+            return SimulatedTarget(
+                self.system, self._release(topology), engine, topology, plan, setting=setting,
+                seed=(self._sim_seed << 32) + number, planted=self._planted,
+            )  # fmt: skip
         return RealTarget(
             self.loop,
             self.ground,
@@ -211,54 +243,63 @@ class Session:
             engine,
             topology,
             plan,
-            setting=lambda at: self._setting(at, topology, engine, plan, proof, compared),
+            setting=setting,
             folder=self.scratch / str(number),
             logs=logs,
         )
 
-    def _setting(
-        self, at: Interval, topology: Topology, engine: engines.Engine, plan: Plan, proof: Proof, compared: Compared
-    ) -> Setting:
-        promises = self.promises(topology)
-        return Setting(
-            at=at,
-            system=self.system.name,
-            version=self.version,
-            engine=engine.name,
-            topology=topology.name,
-            discovery=topology.discovery,
-            request_plane=topology.request_plane,
-            workers=plan.workers,
-            prefill_workers=plan.prefill_workers,
-            first_token_s=proof.first_token_s,
-            prefill_min_s=proof.prefill_min_s,
-            frontends=plan.frontends,
-            router_mode=topology.router_mode,
-            promise=Promise(
-                recovery=promises.recovery.value,
-                limit=plan.migration_limit,
-                shun_s=promises.shun_s.value,
-                broken_stream=promises.broken_stream.value,
-                max_length=topology.migration_max_length or 0,
-                grace_s=promises.grace_s.value + promises.drain_s.value,
-                serves_on_s=promises.grace_s.value,
-                frontend_drain_s=promises.frontend_drain_s.value,
-                request_timeout_s=promises.request_timeout_s.value,
-                outage_s=promises.outage_s.value,
-            ),
-            bounds=Bounds(lease_s=promises.lease_s.value, boot_bound_s=engine.boot_bound_s),
-            patience=plan.patience,
-            pace_s=proof.pace_s,
-            pace_min_s=proof.pace_min_s,
-            slots=int(topology.options.get("slots", engine.slots)),
-            exact_text=engine.exact_text,
-            token_chars=engine.token_chars,
-            engine_ids=engine.engine_ids,
-            guides=engine.guides,
-            variant=compared.variant,
-            completed=compared.completed,
-            proven=proof.meanings,
-        )
+
+def setting_of(
+    at: Interval,
+    promises: Promises,
+    topology: Topology,
+    plan: Plan,
+    proof: Proof,
+    *,
+    version: str,
+    compared: Compared = AS_DRAWN,
+) -> Setting:
+    """The first event of an example: what is run, what it promises, what was proven of it."""
+    engine = engines.of(topology)
+    return Setting(
+        at=at,
+        system=topology.system,
+        version=version,
+        engine=engine.name,
+        topology=topology.name,
+        discovery=topology.discovery,
+        request_plane=topology.request_plane,
+        workers=plan.workers,
+        prefill_workers=plan.prefill_workers,
+        first_token_s=proof.first_token_s,
+        prefill_min_s=proof.prefill_min_s,
+        frontends=plan.frontends,
+        router_mode=topology.router_mode,
+        promise=Promise(
+            recovery=promises.recovery.value,
+            limit=plan.migration_limit,
+            shun_s=promises.shun_s.value,
+            broken_stream=promises.broken_stream.value,
+            max_length=topology.migration_max_length or 0,
+            grace_s=promises.grace_s.value + promises.drain_s.value,
+            serves_on_s=promises.grace_s.value,
+            frontend_drain_s=promises.frontend_drain_s.value,
+            request_timeout_s=promises.request_timeout_s.value,
+            outage_s=promises.outage_s.value,
+        ),
+        bounds=Bounds(lease_s=promises.lease_s.value, boot_bound_s=engine.boot_bound_s),
+        patience=plan.patience,
+        pace_s=proof.pace_s,
+        pace_min_s=proof.pace_min_s,
+        slots=int(topology.options.get("slots", engine.slots)),
+        exact_text=engine.exact_text,
+        token_chars=engine.token_chars,
+        engine_ids=engine.engine_ids,
+        guides=engine.guides,
+        variant=compared.variant,
+        completed=compared.completed,
+        proven=proof.meanings,
+    )
 
 
 def _scratch(root: Path) -> Path:

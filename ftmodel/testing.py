@@ -32,6 +32,7 @@ from ftmodel.runner import Outcome, Rules
 from ftmodel.steps import Plan, Step, words
 from ftmodel.suite import Suite
 from ftmodel.targets.real.clock import THREAD
+from ftmodel.targets.real.target import RealTarget
 from ftmodel.topology import Topology
 from ftmodel.verdict import Verdict, combine
 
@@ -105,7 +106,9 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Where frontend 1 answers, e.g. http://127.0.0.1:4711."""
+        """Where frontend 1 answers, e.g. http://127.0.0.1:4711. Raises UsageError: a simulated one answers nowhere."""
+        if not isinstance(self._target, RealTarget):
+            raise UsageError(f"topology {self.topology.name}: has no processes, expected a real target for a URL")
         return self._target.url()
 
     @property

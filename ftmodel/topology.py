@@ -32,7 +32,7 @@ class Topology:
 
     name: str
     about: str
-    target: Literal["real"] = "real"
+    target: Literal["real", "simulated"] = "real"
     system: str
     engine: str
     discovery: Literal["file", "etcd"] = "file"

@@ -137,14 +137,17 @@ BATCH = 10
 again what failed, but five of six examples are then nearly copies of the sixth."""
 
 
-class _Unplayed:
+class Unplayed:
     """An example that is drawn and not run."""
 
-    def apply(self, step: Step) -> None: ...
+    def apply(self, step: Step) -> None:
+        """Leave it out."""
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        """Nothing was begun."""
 
-    def abandon(self) -> None: ...
+    def abandon(self) -> None:
+        """Likewise."""
 
 
 def generate(
@@ -202,7 +205,7 @@ def _draw_batch(
         nonlocal drawn
         drawn += 1
         known = drawn == 2 or (batch > 0 and drawn == 1)
-        return _Unplayed() if known else opener(head)
+        return Unplayed() if known else opener(head)
 
     class Machine(machine):  # type: ignore[misc, valid-type]
         pass

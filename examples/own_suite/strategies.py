@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from ftmodel.strategies import ClusterMachine
 from hypothesis import strategies as st
 
 from ftmodel.outline import Outline
 from ftmodel.steps import After, Cancel, Step, Submit, Token
+from ftmodel.strategies import ClusterMachine
 
 
 def cancels_twice(outline: Outline, timeouts_ms: Sequence[int]) -> st.SearchStrategy[tuple[Step, ...]]:

@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from ftmodel import agreement, axes, campaign, doctor, known, profiles, services, topology
 from ftmodel.campaign import Options
-from ftmodel.cli import listing, show
+from ftmodel.cli import listing, proving, show
 from ftmodel.errors import FtmodelError, UsageError
 from ftmodel.invariants.agreement import FRESH_LEAST
 from ftmodel.lanes import Collected, Drawn
@@ -190,6 +190,35 @@ def recheck(
     _conclude(console, verdict, as_json)
 
 
+@app.command()
+def prove(
+    defects: Annotated[
+        Path | None, typer.Option("--defects", help="A Python file with DEFECTS, instead of ours.")
+    ] = None,
+    defect: Annotated[str | None, typer.Option("--defect", help="Only these, separated by commas.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches for each defect.")] = 1,
+    examples: Annotated[int, typer.Option(min=1, help="Examples of one search at most.")] = 2000,
+    clean: Annotated[int, typer.Option(min=0, help="Examples without a defect, in which nothing may be found.")] = 200,
+    profile: Annotated[str, typer.Option(help="Whose number of steps examples have.")] = "quick",
+    topology_name: Annotated[str, typer.Option("--topology", help="A simulated topology.")] = proving.TOPOLOGY,
+    document: Annotated[
+        Path | None, typer.Option(help="Write the table into this file, between its marks (docs/quality.md).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Plant defects in simulated clusters, and show that each is found and nothing else."""
+    planted = proving.chosen(defects, defect)
+    proof = proving.run(
+        _console(as_json), _strategies(), planted, name=topology_name, profile=profile, seeds=seeds, examples=examples,
+        clean=clean,
+    )  # fmt: skip
+    if document is not None:
+        proving.write(document, proof, planted)
+    if as_json:
+        _print_json(proof)
+    raise Done(0 if proving.is_proven(proof) else EXIT_CODES["violated"])
+
+
 @app.command("doctor")
 def doctor_(sut_python: SutPython = None, as_json: Json = False) -> None:
     """Say what this machine can run, and what to install for the rest; time a fork against a cold start."""
@@ -209,7 +238,7 @@ def doctor_(sut_python: SutPython = None, as_json: Json = False) -> None:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="invariants, steps, topologies, profiles or situations.")],
+    what: Annotated[str, typer.Argument(help="invariants, steps, topologies, profiles, situations or defects.")],
     as_json: Json = False,
 ) -> None:
     """List what there is."""

@@ -12,8 +12,9 @@ from ftmodel.invariants import INVARIANTS
 from ftmodel.invariants.situations import SITUATIONS
 from ftmodel.profiles import PROFILES
 from ftmodel.steps import KINDS, about
+from ftmodel.targets.simulated import catalogue
 
-WHAT = ("invariants", "steps", "topologies", "profiles", "situations")
+WHAT = ("invariants", "steps", "topologies", "profiles", "situations", "defects")
 
 
 def rows(what: str) -> list[dict[str, Any]]:
@@ -35,6 +36,11 @@ def rows(what: str) -> list[dict[str, Any]]:
             ]
         case "situations":
             return [{"id": situation.id, "sentence": situation.sentence} for situation in SITUATIONS]
+        case "defects":
+            return [
+                {"id": one.id, "hook": one.hook, "hard": "hard" if one.hard else "", "sentence": one.sentence}
+                for one in catalogue.ours()
+            ]
         case _:
             raise UsageError(f"list {what!r}: unknown, expected one of {', '.join(WHAT)}; try: ftmodel list invariants")
 

@@ -13,6 +13,9 @@ class Target(Protocol):
 
     history: History
 
+    def start(self) -> None:
+        """Boot the cluster and wait until it is ready. Raises HarnessError."""
+
     def apply(self, step: Step) -> None:
         """Do the step, or arm it if its anchor lies ahead. Only `settle` waits.
 
@@ -24,6 +27,9 @@ class Target(Protocol):
 
         Raises HarnessError.
         """
+
+    def fail(self, why: str) -> None:
+        """Note in the history that the tester could not go on."""
 
     def close(self) -> None:
         """End every process of the cluster and remove what it left. May be called at any time, and again."""

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from ftmodel import systems
 from ftmodel.history import LogLine
 from ftmodel.systems import Pattern
+from ftmodel.targets.logs import SKEW_S, STAMP_S
 from ftmodel.targets.real import logs
 from ftmodel.targets.real.clock import Clock
-from ftmodel.targets.real.logs import SKEW_S, STAMP_S, LogFile
+from ftmodel.targets.real.logs import LogFile
 
 PATTERNS = (
     Pattern(role="worker", meaning="begun", text="Decode Request ID: ", id_field="", keep=("position", "why")),

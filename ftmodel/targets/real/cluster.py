@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -21,6 +21,7 @@ from ftmodel.history import Event, Exited, Identified, Interval, LeftOver, Liste
 from ftmodel.services import needed
 from ftmodel.steps import ServiceName, WorkerRole
 from ftmodel.systems import Command, MetricRow, Pattern, Place, Role, System, concerns
+from ftmodel.targets.logs import spoken
 from ftmodel.targets.real import metrics
 from ftmodel.targets.real.backing import Backing
 from ftmodel.targets.real.clock import Clock
@@ -163,8 +164,8 @@ class Cluster:
             verify=NO_TLS,
         )
         dialect = system.dialect(ground.release)
-        spoken = tuple(row for row in engine.patterns if row.since <= ground.release < row.until)
-        self._patterns = _patterns(dialect.patterns, spoken)
+        of_engine = tuple(row for row in engine.patterns if row.since <= ground.release < row.until)
+        self._patterns = spoken(dialect.patterns, of_engine)
         self._rows = (*dialect.metrics, *engine.metrics)
         self._watching: list[asyncio.Task[None]] = []
 
@@ -507,11 +508,3 @@ class Cluster:
                 for row in left:
                     with suppress(ProcessLookupError):
                         os.kill(row.pid, signal.SIGKILL)
-
-
-def _patterns(system: tuple[Pattern, ...], engine: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
-    """Both dialects. Where the engine does not tell the begin of a request itself, its arrival stands in."""
-    tells = any(pattern.meaning == "begun" for pattern in engine)
-    if tells:
-        return (*engine, *system)
-    return (*engine, *(replace(p, meaning="begun") if p.meaning == "arrived" else p for p in system))

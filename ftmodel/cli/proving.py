@@ -1,0 +1,124 @@
+"""The command `prove`: plant defects in simulated clusters, show that each is found, and that none is where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from ftmodel import profiles, topology
+from ftmodel.errors import UsageError
+from ftmodel.prove import LEAST_MARGIN, Drawing, Grounds, Row, false_alarms, prove
+from ftmodel.targets.simulated import Defect, catalogue
+
+TOPOLOGY: Final = "simulated"
+COLUMNS: Final = ("defect", "what is wrong", "found", "by", "examples", "steps", "least")
+
+
+def chosen(file: Path | None, names: str | None) -> tuple[Defect, ...]:
+    """The defects that are to be planted: those of the file, or ours; of them, those that are named. Raises UsageError."""
+    defects = catalogue.load(file) if file is not None else catalogue.ours()
+    if names is not None:
+        return tuple(one.defect for one in catalogue.planted(names, defects))
+    if not defects:
+        raise UsageError("no defects are installed, expected --defects FILE")
+    return defects
+
+
+def run(
+    console: Console,
+    drawing: Drawing,
+    defects: tuple[Defect, ...],
+    *,
+    name: str,
+    profile: str,
+    seeds: int,
+    examples: int,
+    clean: int,
+) -> dict[str, Any]:
+    """Prove, tell each row as it is known, and return what `--json` prints."""
+    steps = profiles.find(profile).steps
+    grounds = Grounds(topology.find(name))
+    rows: list[Row] = []
+    for row in prove(grounds, drawing, defects, seeds=range(seeds), examples=examples, steps=steps):
+        rows.append(row)
+        console.print(_line(row), highlight=False, markup=False, soft_wrap=True)
+    alarms = false_alarms(grounds, drawing, examples=clean, steps=steps)
+    for alarm in alarms:
+        console.print(f"false alarm: {alarm}", style="red", highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold", no_wrap=column == "defect")
+    for row in rows:
+        table.add_row(*_cells(row))
+    console.print(table)
+    return {
+        "defects": {row.defect.id: as_json(row) for row in rows},
+        "clean_examples": clean,
+        "false_alarms": len(alarms),
+    }
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """One row of the proof."""
+    return {
+        "found": row.found,
+        "of": len(row.finds),
+        "examples": row.examples,
+        "steps": row.steps,
+        "least": row.defect.least_steps,
+        "signatures": list(row.signatures),
+    }
+
+
+def is_proven(proof: dict[str, Any]) -> bool:
+    """True if every defect was found with every seed, and nothing where there is none."""
+    return not proof["false_alarms"] and all(row["found"] == row["of"] for row in proof["defects"].values())
+
+
+def markdown(proof: dict[str, Any], defects: tuple[Defect, ...]) -> str:
+    """The table of docs/quality.md."""
+    by_id = {defect.id: defect for defect in defects}
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    for id_, row in proof["defects"].items():
+        hard = ", hard" if by_id[id_].hard else ""
+        cells = (
+            f"`{id_}`{hard}", by_id[id_].sentence, f"{row['found']} of {row['of']}", ", ".join(row["signatures"]),
+            f"{row['examples']:g}", str(row["steps"]), str(row["least"]),
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+BEGIN: Final = "<!-- ftmodel prove: begin -->"
+END: Final = "<!-- ftmodel prove: end -->"
+
+
+def write(path: Path, proof: dict[str, Any], defects: tuple[Defect, ...]) -> None:
+    """Put the table into a document, between its two marks. Raises UsageError if it has none such."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, began, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not began or not ended:
+        raise UsageError(f"--document {path}: expected a file with the lines {BEGIN} and {END}")
+    clean = f"In {proof['clean_examples']} examples without a defect {proof['false_alarms']} false alarms.\n"
+    path.write_text(f"{before}{BEGIN}\n{markdown(proof, defects)}\n{clean}{END}{after}", encoding="utf-8")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.defect.id, row.defect.sentence, f"{row.found} of {len(row.finds)}", ", ".join(row.signatures),
+        f"{row.examples:g}", str(row.steps), str(row.defect.least_steps),
+    )  # fmt: skip
+
+
+def _line(row: Row) -> str:
+    found = f"found {row.found} of {len(row.finds)}"
+    if not row.found:
+        return f"{row.defect.id}: {found} within {row.examples:g} examples"
+    size = f"{row.steps} steps" + (
+        f", {row.defect.least_steps} are known to do" if row.steps > row.defect.least_steps + LEAST_MARGIN else ""
+    )
+    return f"{row.defect.id}: {found} by {', '.join(row.signatures)} within {row.examples:g} examples, {size}"

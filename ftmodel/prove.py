@@ -1,0 +1,259 @@
+"""The proof of the tester: plant a defect in the simulated cluster, and show that it is found, how soon, and how small.
+
+On a simulated cluster a violation is raised at an example's end, so that the search that draws the examples can shrink
+them. It is an exception of a class of its own for each invariant: by the class one bug is told from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final, Protocol
+
+from ftmodel import calibration, engines, planfile, systems
+from ftmodel.history import Event, Interval, Setting
+from ftmodel.invariants import INVARIANTS, Finding, Invariant, Judgement, judge
+from ftmodel.lanes import mended
+from ftmodel.session import SIMULATED, Proof, setting_of
+from ftmodel.steps import Plan, Step
+from ftmodel.targets.simulated import Defect, Planted, SimulatedTarget, release_of
+from ftmodel.topology import Topology
+
+
+class ViolationError(Exception):
+    """An example violated an invariant: its plan, the seed of its cluster, and all that was found."""
+
+    def __init__(self, plan: Plan, seed: int, findings: Sequence[Finding]) -> None:
+        first = findings[0]
+        super().__init__(f"{first.signature}: {first.message}")
+        self.plan = plan
+        self.seed = seed
+        self.findings = tuple(findings)
+
+    @property
+    def signature(self) -> str:
+        """Of the first finding, in the order of the invariants."""
+        return self.findings[0].signature
+
+
+class Grounds:
+    """Simulated clusters of one topology, with what control and calibration prove of it."""
+
+    def __init__(self, topology: Topology, invariants: Sequence[type[Invariant]] = INVARIANTS) -> None:
+        self.topology = topology
+        self.invariants = tuple(invariants)
+        self.system = systems.find(topology.system)
+        self.engine = engines.of(topology)
+        self.release = release_of(self.system)
+        self.promises = self.system.promises(topology, self.release)
+        self.proof = Proof()
+        self._order = {cls.id: place for place, cls in enumerate(self.invariants)}
+        self._errors = {cls.id: type(f"{cls.id}ViolationError", (ViolationError,), {}) for cls in self.invariants}
+        control = self.history(calibration.control(topology.name), seed=0)
+        self.proof = calibration.proof([control], self.engine)
+        calibrated = self.history(calibration.calibration(topology.name, self.engine.workers_most), seed=0)
+        self.proof = calibration.proof([control, calibrated], self.engine)
+
+    def target(self, plan: Plan, seed: int, planted: Sequence[Planted] = ()) -> SimulatedTarget:
+        """A cluster of this seed, not started yet."""
+
+        def setting(at: Interval) -> Setting:
+            return setting_of(at, self.promises, self.topology, plan, self.proof, version=SIMULATED)
+
+        return SimulatedTarget(
+            self.system, self.release, self.engine, self.topology, plan, setting=setting, seed=seed, planted=planted
+        )
+
+    def history(self, plan: Plan, *, seed: int, planted: Sequence[Planted] = ()) -> list[Event]:
+        """Run a whole plan."""
+        target = self.target(plan, seed, planted)
+        target.start()
+        for step in plan.steps:
+            target.apply(step)
+        target.finish()
+        target.close()
+        return list(target.history)
+
+    def judge(self, events: Sequence[Event]) -> Judgement:
+        """What a history shows."""
+        return judge(events, self.invariants)
+
+    def check(self, plan: Plan, seed: int, events: Sequence[Event]) -> Judgement:
+        """Judge it. Raises a ViolationError, of the class of the first invariant that is violated."""
+        judgement = self.judge(events)
+        findings = sorted(judgement.findings, key=lambda finding: self._order[finding.invariant])
+        if findings:
+            error = self._errors[findings[0].invariant]
+            raise error(plan, seed, findings)
+        return judgement
+
+    def smallest(
+        self, error: ViolationError, drawing: Drawing, planted: Sequence[Planted], *, seed: int
+    ) -> ViolationError:
+        """A violation of the same invariant, by a plan that is as small as can be found."""
+        invariant = error.findings[0].invariant
+
+        def play(plan: Plan) -> None:
+            found = self.judge(self.history(plan, seed=error.seed, planted=planted)).findings
+            same = [finding for finding in found if finding.invariant == invariant]
+            if same:
+                raise type(error)(plan, error.seed, same)
+
+        try:
+            drawing.shrink(error.plan, play, seed=seed)
+        except type(error) as smaller:
+            return smaller
+        return error
+
+
+class Example:
+    """One example on a simulated cluster; at its end it raises what was violated."""
+
+    def __init__(self, grounds: Grounds, head: Plan, seed: int, planted: Sequence[Planted]) -> None:
+        self._grounds = grounds
+        self._head = mended(head, grounds.topology)
+        self._seed = seed
+        self._steps: list[Step] = []
+        self._target = grounds.target(self._head, seed, planted)
+        self._target.start()
+
+    def apply(self, step: Step) -> None:
+        """Do a step, or arm it."""
+        self._steps.append(step)
+        self._target.apply(step)
+
+    def end(self) -> None:
+        """Bring it to rest and judge it. Raises a ViolationError."""
+        if self._steps:
+            self._target.finish()
+            self._target.close()
+            plan = planfile.with_steps(self._head, self._steps)
+            self._grounds.check(plan, self._seed, list(self._target.history))
+
+    def abandon(self) -> None:
+        """End it unjudged."""
+
+
+class Drawing(Protocol):
+    """What draws and shrinks (`ftmodel.strategies`)."""
+
+    def search(
+        self,
+        opener: Callable[[Plan, int], Example],
+        *,
+        examples: int,
+        steps: int,
+        seed: int,
+        timeouts_ms: Sequence[int],
+    ) -> int:
+        """Play drawn examples until one raises that; returns how many were played."""
+
+    def shrink(self, plan: Plan, play: Callable[[Plan], None], *, seed: int) -> None:
+        """Play smaller and smaller plans, as long as they raise. Raises what the smallest raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Find:
+    """What one search came to."""
+
+    examples: int
+    """How many were played until one was violated, or in all."""
+    error: ViolationError | None = None
+    """The violation, shrunk; None if there was none."""
+    first: str = ""
+    """The signature that was found first."""
+
+    @property
+    def steps(self) -> int:
+        """How many the shrunk plan has."""
+        return len(self.error.plan.steps) if self.error else 0
+
+
+def seek(
+    grounds: Grounds, drawing: Drawing, planted: Sequence[Planted], *, examples: int, steps: int, seed: int
+) -> Find:
+    """Search with these defects planted, or with none."""
+    opened = 0
+    first: list[tuple[int, str]] = []
+
+    class Noting(Example):
+        def end(self) -> None:
+            try:
+                super().end()
+            except ViolationError as error:
+                first.append((opened, error.signature))
+                raise
+
+    def opener(head: Plan, sim_seed: int) -> Example:
+        nonlocal opened
+        opened += 1
+        return Noting(grounds, head, sim_seed, planted)
+
+    timeouts_ms = grounds.promises.timeouts_ms()
+    try:
+        drawing.search(opener, examples=examples, steps=steps, seed=seed, timeouts_ms=timeouts_ms)
+    except ViolationError as error:
+        smallest = grounds.smallest(error, drawing, planted, seed=seed)
+        return Find(examples=first[0][0], error=smallest, first=first[0][1])
+    return Find(examples=opened)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """How a defect was found, over several seeds."""
+
+    defect: Defect
+    finds: tuple[Find, ...] = field(default_factory=tuple)
+
+    @property
+    def found(self) -> int:
+        """In so many searches it was."""
+        return sum(find.error is not None for find in self.finds)
+
+    @property
+    def examples(self) -> float:
+        """Median of the examples until it was."""
+        return median(find.examples for find in self.finds)
+
+    @property
+    def steps(self) -> int:
+        """Median of what it shrunk to; 0 if it was never found."""
+        shrunk = [find.steps for find in self.finds if find.error is not None]
+        return int(median(shrunk)) if shrunk else 0
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """By which it was found, shrunk."""
+        return tuple(sorted({find.error.signature for find in self.finds if find.error is not None}))
+
+
+LEAST_MARGIN: Final = 1
+"""A plan that has this many steps more than the least that is known counts as shrunk."""
+
+
+def prove(
+    grounds: Grounds, drawing: Drawing, defects: Sequence[Defect], *, seeds: Sequence[int], examples: int, steps: int
+) -> Iterator[Row]:
+    """Plant each defect by itself and search for it, once for each seed."""
+    for defect in defects:
+        finds = tuple(
+            seek(grounds, drawing, [Planted(defect)], examples=examples, steps=steps, seed=seed) for seed in seeds
+        )
+        yield Row(defect=defect, finds=finds)
+
+
+def false_alarms(grounds: Grounds, drawing: Drawing, *, examples: int, steps: int) -> list[str]:
+    """What is found where nothing is planted, within so many examples; a search begins anew after each find."""
+    alarms: list[str] = []
+    played = 0
+    while played < examples:
+        find = seek(grounds, drawing, (), examples=examples - played, steps=steps, seed=CLEAN_SEED + len(alarms))
+        played += find.examples
+        if find.error is not None:
+            alarms.append(str(find.error))
+    return alarms
+
+
+CLEAN_SEED: Final = 1000
+"""Others than those of the searches for defects."""
