@@ -107,13 +107,13 @@ class CountIsExact(Invariant):
         if not isinstance(position, int) or not isinstance(left, int) or request.sent.wrong:
             return
         self.tally.evaluated += 1
-        wanted = request.sent.max_tokens
-        if position + left != wanted:
+        remainder = max(0, request.sent.max_tokens - position)  # with more than was asked for, nothing is left
+        if left != remainder:
             yield self.finding(
                 "wrong-remainder",
                 request.name,
                 f"{event.title} was asked for {left} tokens of {request.name} from position {position},"
-                f" expected {wanted - position}: max_tokens is {wanted}",
+                f" expected {remainder}: max_tokens is {request.sent.max_tokens}",
                 said(event),
             )
 

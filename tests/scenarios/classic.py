@@ -63,20 +63,22 @@ on_all_engines = pytest.mark.parametrize("figures", [_FILES, _SERVICES, _COUNTIN
 
 
 def expect_completed(cluster: Cluster, *requests: str) -> None:
-    """Nothing is violated that is not known, and each of these requests was answered in full.
-
-    Where a known issue is why one was not, the test is expected to fail, and says which.
-    """
+    """Nothing is violated that is not known, and each of these requests was answered in full, or see `unless_known`."""
     cluster.check()
-    judgement = cluster.judge()
     for request in requests:
-        if request in judgement.completed:
+        if request in cluster.judge().completed:
             continue
-        assert cluster.outcome is not None
-        for finding in judgement.findings:
-            if finding.subject == request and (issue := cluster.outcome.known.get(finding.signature)):
-                pytest.xfail(f"{finding.signature}: {finding.message} (known: {issue.reason})")
+        unless_known(cluster, request)
         pytest.fail(f"{request} was not answered in full; next less {cluster.folder / 'history.jsonl'}", pytrace=False)
+
+
+def unless_known(cluster: Cluster, request: str) -> None:
+    """Where a known issue befell this request, the test is expected to fail, and says which."""
+    judgement = cluster.judge()
+    assert cluster.outcome is not None
+    for finding in judgement.findings:
+        if finding.subject == request and (issue := cluster.outcome.known.get(finding.signature)):
+            pytest.xfail(f"{finding.signature}: {finding.message} (known: {issue.reason})")
 
 
 def until_over(cluster: Cluster, *requests: str, within_s: float) -> None:

@@ -14,6 +14,7 @@ from classic import (
     on_all_engines,
     on_disaggregated,
     on_slow_prefill,
+    unless_known,
     until_cancelled,
     until_over,
 )
@@ -94,7 +95,8 @@ def test_request_cancellation_vllm_prefill(cluster: Cluster, figures: Figures) -
         Cancel(name="leave", request="left", at=Begun("left"), skew_ms=500),
     )
     until_over(cluster, "left", within_s=figures.story_within_s)
-    until_cancelled(cluster, "left", "prefill")
     cluster.check()
+    unless_known(cluster, "left")
+    until_cancelled(cluster, "left", "prefill")
     assert cluster.evidence.status("left") is None
     assert begun_on(cluster.evidence, "left", "worker") == set()

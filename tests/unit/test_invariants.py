@@ -329,6 +329,15 @@ def test_an_abort_that_follows_a_told_failure_is_left_to_the_failure() -> None:
     assert signatures(judged(story)) == ["L2/cut"]
 
 
+@pytest.mark.parametrize(("asked_for", "found"), [(0, []), (1, ["T2/wrong-remainder"])])
+def test_of_a_request_that_has_got_too_much_nothing_is_left_to_ask_for(asked_for: int, found: list[str]) -> None:
+    story = Story(exact=True)
+    ask = Ask(story, "r1", 5.0, 50).begin("w1", 5.004)
+    end_s = ask.run(51, 5.01)
+    story.log("w2", "begun", end_s, ask.id, position=51, max_tokens=asked_for)
+    assert [one for one in signatures(judged(story)) if one == "T2/wrong-remainder"] == found
+
+
 def test_several_choices_are_judged_each() -> None:
     story = Story()
     ask = Ask(story, "r1", 5.0, 8, n=2)
