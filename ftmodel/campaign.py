@@ -18,6 +18,7 @@ from ftmodel.runner import RULES, Examples, Outcome, Rules, Watcher
 from ftmodel.session import AS_DRAWN, Compared, Proof, Session
 from ftmodel.steps import Plan
 from ftmodel.store import Run
+from ftmodel.targets.simulated import Planted
 from ftmodel.topology import Topology
 from ftmodel.verdict import Verdict, combine, example_row, row
 
@@ -36,6 +37,17 @@ class Options:
     cold_start: bool = False
     store: Path = Path("runs")
     rules: Rules = RULES
+    planted: tuple[Planted, ...] = ()
+    """Defects of simulated clusters."""
+    sim_seed: int = 0
+    """The order of simultaneous events in them."""
+
+    def session(self, topologies: Sequence[Topology], kept: Run) -> Session:
+        """Not opened yet."""
+        return Session(
+            topologies, kept, python=self.python, cold_start=self.cold_start, planted=self.planted,
+            sim_seed=self.sim_seed,
+        )  # fmt: skip
 
 
 def run(
@@ -53,7 +65,7 @@ def run(
     began_s = time.monotonic()
     kept = Run.create(options.store, "run")
     examples = Examples(watcher, options.rules)
-    with Session(topologies, kept, python=options.python, cold_start=options.cold_start) as session:
+    with options.session(topologies, kept) as session:
         write_env(kept, session, seed=seed, profile=profile)
         watcher.began(f"proving {', '.join(top.name for top in topologies)}")
         proofs = prove(session, topologies, examples)
@@ -104,7 +116,7 @@ def replay(path: Path, options: Options, watcher: Watcher, *, times: int, on: To
     top = on or topology_of(path, plan)
     kept = Run.create(options.store, "replay")
     examples = Examples(watcher, options.rules)
-    with Session([top], kept, python=options.python, cold_start=options.cold_start) as session:
+    with options.session([top], kept) as session:
         write_env(kept, session, seed=None, profile="replay", of=str(path))
         watcher.began(f"proving {top.name}")
         proof = runner.prove(session, top, examples)
@@ -123,7 +135,7 @@ def compare(path: Path, options: Options, watcher: Watcher, *, times: int) -> Ve
     top = topology_of(path, plan)
     kept = Run.create(options.store, "compare")
     examples = Examples(watcher, options.rules)
-    with Session([top], kept, python=options.python, cold_start=options.cold_start) as session:
+    with options.session([top], kept) as session:
         write_env(kept, session, seed=None, profile="compare", of=str(path))
         watcher.began(f"proving {top.name}")
         proof = runner.prove(session, top, examples)
@@ -162,7 +174,7 @@ def agree(
     kept = Run.create(options.store, AGREE)
     examples = Examples(watcher, options.rules)
     runs = Runs(topologies[0], topologies[1:])
-    with Session(topologies, kept, python=options.python, cold_start=options.cold_start) as session:
+    with options.session(topologies, kept) as session:
         write_env(kept, session, seed=seed, profile=AGREE)
         drawn = plans(_timeouts_ms(session, topologies))
         named = {f"{n:03d}": variants.without_outages(plan) for n, plan in enumerate(drawn, start=1)}
@@ -254,8 +266,16 @@ def write_env(kept: Run, session: Session, **facts: object) -> None:
         sut_python=str(session.python),
         cold_start=session.cold_start,
         topologies=[top.name for top in session.topologies],
+        **_of_simulated(session),
         **facts,
     )
+
+
+def _of_simulated(session: Session) -> dict[str, object]:
+    """What is to be known of a run's simulated clusters besides."""
+    if all(top.target == "real" for top in session.topologies):
+        return {}
+    return {"sim_seed": session.sim_seed, "defects": {one.defect.id: one.chance for one in session.planted}}
 
 
 def _conclude(kept: Run, session: Session, examples: Examples, *, seed: int | None, seconds: float) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ from typing import Final, Literal, Self
 from ftmodel import engines, services, systems
 from ftmodel.bounds import Bounds
 from ftmodel.engines.model import make_model
-from ftmodel.errors import HarnessError, TopologyError
+from ftmodel.errors import HarnessError, TopologyError, UsageError
 from ftmodel.history import Interval, Promise, Setting
 from ftmodel.steps import Plan
 from ftmodel.store import Run
@@ -77,7 +78,7 @@ class Session:
         planted: Sequence[Planted] = (),
         sim_seed: int = 0,
     ) -> None:
-        """`planted` are the defects of simulated clusters; the n-th of them has the seed (sim_seed, n)."""
+        """`planted` are the defects of simulated clusters; the seed of each follows from `sim_seed` and its name."""
         names = {topology.system for topology in topologies}
         if len(names) != 1:
             raise TopologyError(f"topologies of {len(names)} systems ({', '.join(sorted(names))}), expected one a run")
@@ -96,8 +97,8 @@ class Session:
         self._root = scratch_root or Path(tempfile.gettempdir())
         self._count = 0
         self._counting = threading.Lock()
-        self._planted = tuple(planted)
-        self._sim_seed = sim_seed
+        self.planted = tuple(planted)
+        self.sim_seed = sim_seed
         self._real = tuple(topology for topology in self.topologies if topology.target == "real")
 
     def __enter__(self) -> Self:
@@ -105,6 +106,11 @@ class Session:
             impossible = refuses(topology) if topology.target == "simulated" else ""
             if impossible:
                 raise TopologyError(f"topology {topology.name}: key {impossible}")
+            if self.planted and topology.target == "real":
+                raise UsageError(
+                    f"topology {topology.name}: has real processes, expected simulated ones for"
+                    f" {', '.join(one.defect.id for one in self.planted)}; try: --topology simulated"
+                )
         if not self._real:
             self.version = SIMULATED
             return self
@@ -221,9 +227,6 @@ class Session:
 
     def target(self, topology: Topology, plan: Plan, proof: Proof, logs: Path, compared: Compared = AS_DRAWN) -> Target:
         """A target on a fresh cluster, not started yet."""
-        with self._counting:
-            self._count += 1
-            number = self._count
         engine = engines.of(topology)
 
         def setting(at: Interval) -> Setting:
@@ -234,8 +237,11 @@ class Session:
         if topology.target == "simulated":
             return SimulatedTarget(
                 self.system, self._release(topology), engine, topology, plan, setting=setting,
-                seed=(self._sim_seed << 32) + number, planted=self._planted,
+                seed=seed_of(self.sim_seed, logs.parent.name), planted=self.planted,
             )  # fmt: skip
+        with self._counting:
+            self._count += 1
+            number = self._count
         return RealTarget(
             self.loop,
             self.ground,
@@ -247,6 +253,11 @@ class Session:
             folder=self.scratch / str(number),
             logs=logs,
         )
+
+
+def seed_of(sim_seed: int, name: str) -> int:
+    """The seed of the simulated cluster of the example of this name, in whichever order examples are begun."""
+    return int.from_bytes(hashlib.blake2b(f"{sim_seed} {name}".encode(), digest_size=8).digest(), "big")
 
 
 def setting_of(

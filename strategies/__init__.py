@@ -5,7 +5,6 @@ In a project of one's own, `from ftmodel.strategies import ClusterMachine` (inst
 """
 
 from .machine import ClusterMachine, Example, Opener, generate
-from .reductions import reductions, shrink
 from .simulated import SimulatedMachine, search
 
-__all__ = ["ClusterMachine", "Example", "Opener", "SimulatedMachine", "generate", "reductions", "search", "shrink"]
+__all__ = ["ClusterMachine", "Example", "Opener", "SimulatedMachine", "generate", "search"]

@@ -47,6 +47,14 @@ KnownIssues = Annotated[
     Path | None,
     typer.Option("--known-issues", help=f"What is known and fails nothing; {known.DEFAULT}, if there is one."),
 ]
+Defects = Annotated[
+    Path | None, typer.Option("--defects", help="A Python file with DEFECTS for simulated clusters, instead of ours.")
+]
+Planting = Annotated[
+    str | None,
+    typer.Option("--defect", help="Plant these in simulated clusters: ID, or ID:P for the chance P; by commas."),
+]
+SimSeed = Annotated[int, typer.Option("--sim-seed", min=0, help="Of simulated clusters: which of two comes first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, as the last line of stdout.")]
 
 
@@ -64,6 +72,9 @@ def run(
     cold_start: ColdStart = False,
     store: Store = Path("runs"),
     known_issues: KnownIssues = None,
+    defects: Defects = None,
+    defect: Planting = None,
+    sim_seed: SimSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Let the random machine loose on a real cluster, and give a verdict."""
@@ -83,13 +94,16 @@ def run(
             services=services.names_of(tops), apart=any(top.prefill_workers for top in tops),
         )  # fmt: skip
 
-    options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))
+    options = Options(
+        python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues),
+        planted=proving.planted(defects, defect), sim_seed=sim_seed,
+    )  # fmt: skip
     console = _console(as_json)
     with show.Shown(console, count) as shown:
         verdict = campaign.run(
             tops, options, shown, draw, count=count, seconds=seconds, seed=drawn_seed, profile=profile
         )
-    _conclude(console, verdict, as_json)
+    _conclude(console, verdict, as_json, planted=proving.as_typed(defects, defect))
 
 
 @app.command()
@@ -101,15 +115,21 @@ def replay(
     cold_start: ColdStart = False,
     store: Store = Path("runs"),
     known_issues: KnownIssues = None,
+    defects: Defects = None,
+    defect: Planting = None,
+    sim_seed: SimSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Run a stored plan again, each time on a fresh cluster."""
-    options = Options(python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues))
+    options = Options(
+        python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues),
+        planted=proving.planted(defects, defect), sim_seed=sim_seed,
+    )  # fmt: skip
     console = _console(as_json)
     on = topology.find(topologies) if topologies is not None else None
     with show.Shown(console, times) as shown:
         verdict = campaign.replay(example, options, shown, times=times, on=on)
-    _conclude(console, verdict, as_json)
+    _conclude(console, verdict, as_json, planted=proving.as_typed(defects, defect))
 
 
 @app.command()
@@ -192,10 +212,10 @@ def recheck(
 
 @app.command()
 def prove(
-    defects: Annotated[
-        Path | None, typer.Option("--defects", help="A Python file with DEFECTS, instead of ours.")
+    defects: Defects = None,
+    defect: Annotated[
+        str | None, typer.Option("--defect", help="Only these: ID, or ID:P for the chance P; by commas.")
     ] = None,
-    defect: Annotated[str | None, typer.Option("--defect", help="Only these, separated by commas.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Searches for each defect.")] = 1,
     examples: Annotated[int, typer.Option(min=1, help="Examples of one search at most.")] = 2000,
     clean: Annotated[int, typer.Option(min=0, help="Examples without a defect, in which nothing may be found.")] = 200,
@@ -316,9 +336,10 @@ def _rules(known_issues: Path | None) -> Rules:
     return Rules(issues=known.find(known_issues))
 
 
-def _conclude(console: Console, verdict: Verdict, as_json: bool) -> None:
+def _conclude(console: Console, verdict: Verdict, as_json: bool, *, planted: str = "") -> None:
+    """Say what came of it; `planted` are the arguments by which defects were."""
     for number, found in enumerate((found for found in verdict.violations if not found.known), start=1):
-        show.violation(console, found, number)
+        show.violation(console, found, number, planted)
     show.summary(console, verdict)
     if as_json:
         _print_json(row(verdict))

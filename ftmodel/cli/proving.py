@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,17 +12,36 @@ from rich.table import Table
 from ftmodel import profiles, topology
 from ftmodel.errors import UsageError
 from ftmodel.prove import LEAST_MARGIN, Drawing, Grounds, Row, false_alarms, prove
-from ftmodel.targets.simulated import Defect, catalogue
+from ftmodel.targets.simulated import Defect, Planted, catalogue
 
 TOPOLOGY: Final = "simulated"
 COLUMNS: Final = ("defect", "what is wrong", "found", "by", "examples", "steps", "least")
 
 
-def chosen(file: Path | None, names: str | None) -> tuple[Defect, ...]:
-    """The defects that are to be planted: those of the file, or ours; of them, those that are named. Raises UsageError."""
-    defects = catalogue.load(file) if file is not None else catalogue.ours()
+def chosen(file: Path | None, names: str | None) -> tuple[Planted, ...]:
+    """What `prove` plants: the defects of the file, or ours; of them, those that are named. Raises UsageError."""
+    defects = _defects(file)
+    return catalogue.planted(names, defects) if names is not None else tuple(map(Planted, defects))
+
+
+def planted(file: Path | None, names: str | None) -> tuple[Planted, ...]:
+    """What `run` and `replay` plant: those that are named, at once. Raises UsageError."""
     if names is not None:
-        return tuple(one.defect for one in catalogue.planted(names, defects))
+        return catalogue.planted(names, _defects(file))
+    if file is not None:
+        known = ", ".join(defect.id for defect in _defects(file))
+        raise UsageError(f"--defects {file}: nothing is planted, expected --defect with some of {known}")
+    return ()
+
+
+def as_typed(file: Path | None, names: str | None) -> str:
+    """The arguments that plant the same again."""
+    options = {"--defects": str(file) if file is not None else None, "--defect": names}
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
+
+
+def _defects(file: Path | None) -> tuple[Defect, ...]:
+    defects = catalogue.load(file) if file is not None else catalogue.ours()
     if not defects:
         raise UsageError("no defects are installed, expected --defects FILE")
     return defects
@@ -30,7 +50,7 @@ def chosen(file: Path | None, names: str | None) -> tuple[Defect, ...]:
 def run(
     console: Console,
     drawing: Drawing,
-    defects: tuple[Defect, ...],
+    defects: tuple[Planted, ...],
     *,
     name: str,
     profile: str,
@@ -78,9 +98,9 @@ def is_proven(proof: dict[str, Any]) -> bool:
     return not proof["false_alarms"] and all(row["found"] == row["of"] for row in proof["defects"].values())
 
 
-def markdown(proof: dict[str, Any], defects: tuple[Defect, ...]) -> str:
+def markdown(proof: dict[str, Any], defects: tuple[Planted, ...]) -> str:
     """The table of docs/quality.md."""
-    by_id = {defect.id: defect for defect in defects}
+    by_id = {one.defect.id: one.defect for one in defects}
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     for id_, row in proof["defects"].items():
         hard = ", hard" if by_id[id_].hard else ""
@@ -96,7 +116,7 @@ BEGIN: Final = "<!-- ftmodel prove: begin -->"
 END: Final = "<!-- ftmodel prove: end -->"
 
 
-def write(path: Path, proof: dict[str, Any], defects: tuple[Defect, ...]) -> None:
+def write(path: Path, proof: dict[str, Any], defects: tuple[Planted, ...]) -> None:
     """Put the table into a document, between its two marks. Raises UsageError if it has none such."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, began, rest = text.partition(BEGIN)

@@ -85,11 +85,14 @@ class Shown:
         return " ".join(f"{self._counts[key]} {key}" for key in ("steps", "faults", "requests", "found"))
 
 
-def violation(console: Console, found: Violation, number: int) -> None:
-    """One violation: what, the plan in words, the evidence, where it lies, what to type next."""
+def violation(console: Console, found: Violation, number: int, planted: str = "") -> None:
+    """One violation: what, the plan in words, the evidence, where it lies, what to type next.
+
+    `planted` are the arguments by which defects were planted, if any were.
+    """
     times = "once" if found.count == 1 else f"{found.count} times"
     console.rule(f"[bold red]{number}. {escape(found.signature)}[/]  found {times}", align="left", style="red")
-    account(console, found, _SENTENCES[found.invariant], f"ftmodel replay {found.outcome.folder} --times 10")
+    account(console, found, _SENTENCES[found.invariant], f"ftmodel replay {found.outcome.folder} --times 10{planted}")
 
 
 def account(console: Console, found: Violation, sentence: str, replay: str) -> None:
