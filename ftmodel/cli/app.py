@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from ftmodel import agreement, axes, campaign, doctor, known, profiles, services, topology
 from ftmodel.campaign import Options
-from ftmodel.cli import listing, proving, show
+from ftmodel.cli import listing, proving, reporting, show
 from ftmodel.errors import FtmodelError, UsageError
 from ftmodel.invariants.agreement import FRESH_LEAST
 from ftmodel.lanes import Collected, Drawn
@@ -208,6 +208,25 @@ def recheck(
     with show.Shown(console, None) as shown:
         verdict = campaign.recheck(path, shown, _rules(known_issues))
     _conclude(console, verdict, as_json)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="The folder of an example; or of a run or a store, for an index.")],
+    signature: Annotated[
+        str | None, typer.Option("--signature", help="The finding to report; else the first that is not known.")
+    ] = None,
+    known_issues: KnownIssues = None,
+    as_json: Json = False,
+) -> None:
+    """Make an example's page and bug report, or the index of a store."""
+    console, rules = _console(as_json), _rules(known_issues)
+    if reporting.is_example(path):
+        told = reporting.example(console, path, rules, signature=signature)
+    else:
+        told = reporting.store(console, path, rules)
+    if as_json:
+        _print_json(told)
 
 
 @app.command()

@@ -98,6 +98,18 @@ class Promises:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A sentence of the system's documentation that promises something, and where it stands."""
+
+    about: tuple[str, ...]
+    """The invariants (`L2`), or the signatures of some (`L2/cut`), that hold the system to it."""
+    quote: str
+    page: str
+    """Its name, as the documentation's folder has it."""
+    link: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
     """One row of a dialect: a line of a `role` whose message contains `text` means `meaning`; see `concerns`.
 
@@ -215,6 +227,14 @@ class System:
     health_path: str
     live_path: str
     request_id_header: str
+    documents: tuple[Document, ...] = ()
+    """What its documentation promises, most important first."""
+
+    def documented(self, signature: str) -> Document | None:
+        """The promise that this signature breaks: the one that names it, else the first about its invariant."""
+        invariant = signature.partition("/")[0]
+        named = (document for key in (signature, invariant) for document in self.documents if key in document.about)
+        return next(named, None)
 
     def dialect(self, release: tuple[int, int]) -> Dialect:
         """The dialect of a release, e.g. (1, 4). Raises TopologyError if it is not known, or lacks what a run needs."""

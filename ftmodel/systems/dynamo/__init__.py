@@ -7,6 +7,7 @@ from typing import Final
 
 from ftmodel.systems import System
 from ftmodel.systems.dynamo.dialect import DIALECTS
+from ftmodel.systems.dynamo.documents import DOCUMENTS
 from ftmodel.systems.dynamo.launch import PRELOAD_ENV, launch, preload, refuses, served
 from ftmodel.systems.dynamo.promises import promises
 
@@ -46,4 +47,5 @@ SYSTEM = System(
     health_path="/health",
     live_path="/live",
     request_id_header="x-dynamo-request-id",
+    documents=DOCUMENTS,
 )

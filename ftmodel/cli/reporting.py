@@ -1,0 +1,53 @@
+"""What `ftmodel report` does: an example's page and issue, or the index of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from ftmodel.errors import StoreError
+from ftmodel.report import case, index, markdown, page
+from ftmodel.report.files import written
+from ftmodel.runner import Rules
+
+
+def example(console: Console, folder: Path, rules: Rules, *, signature: str | None) -> dict[str, Any]:
+    """Write report.html, and REPORT.md where something was violated. Raises StoreError or UsageError."""
+    read = case.load(folder, signature=signature, rules=rules)
+    files = [written(folder / page.PAGE, page.render(read))]
+    if read.finding is not None:
+        files.append(written(folder / markdown.REPORT, markdown.render(read)))
+    found = read.finding.signature if read.finding else "nothing was violated"
+    console.print(f"[bold]{escape(found)}[/]  {escape(str(folder))}", highlight=False, soft_wrap=True)
+    _tell(console, files)
+    return {
+        "example": str(folder),
+        "signature": read.finding.signature if read.finding else None,
+        "files": [str(file) for file in files],
+    }
+
+
+def store(console: Console, folder: Path, rules: Rules) -> dict[str, Any]:
+    """Write index.html of all runs below a folder. Raises StoreError."""
+    runs = index.runs(folder, rules)
+    file = written(folder / index.INDEX, index.render(folder, runs))
+    console.print(f"[bold]{len(runs)} runs[/]  {escape(str(folder))}", highlight=False, soft_wrap=True)
+    _tell(console, [file])
+    return {"store": str(folder), "runs": len(runs), "signatures": index.counts(runs), "files": [str(file)]}
+
+
+def is_example(path: Path) -> bool:
+    """True for an example's folder. Raises StoreError if there is nothing of the kind."""
+    if not path.exists():
+        raise StoreError(
+            f"{path}: not there, expected an example, e.g. runs/<time>-run/examples/007, or a store, e.g. runs"
+        )
+    return (path / "history.jsonl").is_file()
+
+
+def _tell(console: Console, files: list[Path]) -> None:
+    for file in files:
+        console.print(f"  {escape(str(file))}", highlight=False, soft_wrap=True)
