@@ -118,12 +118,15 @@ class Counted:
 def as_counted(ledger: Ledger, request: Request) -> Counted:
     """What the counters of its frontend can say of this request, by what its client saw.
 
-    Where its client left, or the connection broke, it may have been counted as anything, or not at all. What fails
-    before its handler is called (malformed, or on a path that is not served) need not be counted.
+    Where its client left, or the connection broke, it may have been counted as anything, or not at all. What is sent on
+    after its client left, which is M5's, may fail there by itself. What fails before its handler is called (malformed, or
+    on a path that is not served) need not be counted.
     """
     arrived = ONE if request.status == 200 else MAY
     if request.closed is not None:
         if cancel_duty(ledger, request).value == "must":
+            if any(line.at.after_s > request.closed.at.before_s for line in ledger.selected.get(request.sent.id, ())):
+                return Counted(started=ONE, failed=ONE)
             return Counted(started=ONE, failed=ONE, cancelled=ONE)
         return Counted(started=arrived, success=MAY)
     if request.ended is None or request.erred is not None:

@@ -137,3 +137,18 @@ def test_a_frontend_under_a_fault_may_have_lost_count() -> None:
             for event in told(story)
         ]
         assert [s for s in signatures(judge(events)) if s.startswith("O1")] == found
+
+
+@pytest.mark.parametrize(("sent_on", "found"), [(False, ["O1/wrong-status"]), (True, [])])
+def test_what_is_sent_on_after_its_client_left_may_fail_there(*, sent_on: bool, found: list[str]) -> None:
+    story = Story()
+    ask = Ask(story, "r1", 5.0, 900).begin("w1", 5.004)
+    ask.run(20, 5.01)
+    ask.leave(5.5)
+    if sent_on:
+        ask.choose("w2", 6.0)
+    events = [
+        dataclasses.replace(event, values={**event.values, "cancelled": 0.0}) if isinstance(event, Sample) else event
+        for event in told(story)
+    ]
+    assert [s for s in signatures(judge(events)) if s.startswith("O1")] == found
