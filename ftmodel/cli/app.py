@@ -216,13 +216,15 @@ def report(
     signature: Annotated[
         str | None, typer.Option("--signature", help="The finding to report; else the first that is not known.")
     ] = None,
+    times: Annotated[int, typer.Option(min=0, help="How often repro.py is run; 0: none is made.")] = 5,
+    sut_python: SutPython = None,
     known_issues: KnownIssues = None,
     as_json: Json = False,
 ) -> None:
-    """Make an example's page and bug report, or the index of a store."""
+    """Make an example's page, its bug report and a script that shows it; or the index of a store."""
     console, rules = _console(as_json), _rules(known_issues)
     if reporting.is_example(path):
-        told = reporting.example(console, path, rules, signature=signature)
+        told = reporting.example(console, path, rules, signature=signature, python=sut_python, times=times)
     else:
         told = reporting.store(console, path, rules)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,36 @@ from rich.console import Console
 from rich.markup import escape
 
 from ftmodel.errors import StoreError
-from ftmodel.report import case, index, markdown, page
+from ftmodel.report import case, index, markdown, page, script
 from ftmodel.report.files import written
 from ftmodel.runner import Rules
 
 
-def example(console: Console, folder: Path, rules: Rules, *, signature: str | None) -> dict[str, Any]:
-    """Write report.html, and REPORT.md where something was violated. Raises StoreError or UsageError."""
+def example(
+    console: Console, folder: Path, rules: Rules, *, signature: str | None, python: Path | None, times: int
+) -> dict[str, Any]:
+    """Write report.html, and where something was violated REPORT.md and repro.py, if that fails in one of `times` runs.
+
+    They are run with this interpreter; else with that of the run. Raises StoreError or UsageError.
+    """
     read = case.load(folder, signature=signature, rules=rules)
-    files = [written(folder / page.PAGE, page.render(read))]
+    repro = None
+    if read.finding is not None and times:
+        console.print(f"running {script.REPRO} {times} times ...", highlight=False)
+        repro = script.published(read, python or Path(read.env.get("sut_python") or sys.executable), times)
+    files = [written(folder / page.PAGE, page.render(read, repro))]
     if read.finding is not None:
-        files.append(written(folder / markdown.REPORT, markdown.render(read)))
+        files.append(written(folder / markdown.REPORT, markdown.render(read, repro)))
+    if repro is not None:
+        files += [folder / script.REPRO] if repro.published else []
+        console.print(escape(repro.told), highlight=False, soft_wrap=True)
     found = read.finding.signature if read.finding else "nothing was violated"
     console.print(f"[bold]{escape(found)}[/]  {escape(str(folder))}", highlight=False, soft_wrap=True)
     _tell(console, files)
     return {
         "example": str(folder),
         "signature": read.finding.signature if read.finding else None,
+        "repro": {"published": repro.published, "failed": repro.failed, "of": repro.of} if repro else None,
         "files": [str(file) for file in files],
     }
 

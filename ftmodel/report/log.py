@@ -93,7 +93,9 @@ def beside(failing: Sequence[Line], passing: Sequence[Line]) -> list[tuple[Line 
 
 def _gist(line: Line) -> str:
     """A line without what differs from run to run: times, ids, counts, texts, and which life of a process it was."""
-    return re.sub(r"'[^']*'|[0-9a-f]{8}-[0-9a-f-]{27}|\b[a-z]+\d+(-\d+)?\b|\d+", "#", f"{line.who} {line.words}")
+    return re.sub(
+        r"'[^']*'|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{12,}\b|\b[a-z]+\d+(-\d+)?\b|\d+", "#", f"{line.who} {line.words}"
+    )
 
 
 def _shortened(lines: list[Line]) -> list[Line]:

@@ -57,6 +57,7 @@ def render(case: Case, repro: Repro | None = None) -> str:
         reached=[row for row in situations if row["count"]],
         missed=[row for row in situations if not row["count"]],
         commands=commands(case, repro),
+        repro=repro,
         bounds=", ".join(f"{name} {value:g}" for name, value in _bounds(run)),
         data=data.drawn(case),
     )

@@ -25,6 +25,11 @@ class Repro:
     why_not: str = ""
     """Why there is none, if so."""
 
+    @property
+    def told(self) -> str:
+        """In a sentence."""
+        return f"repro.py failed {self.failed} of {self.of} times" if self.published else f"no repro.py: {self.why_not}"
+
 
 def summary(case: Case) -> str:
     """One sentence: what was observed, on what, how often; empty where nothing was found."""
@@ -100,5 +105,5 @@ def commands(case: Case, repro: Repro | None) -> str:
     plan = case.folder / SHRUNK if case.shown.folder.name == SHRUNK else case.folder
     lines = [f"ftmodel replay {plan} --times {_TRIED}{python}"]
     if repro is not None and repro.published:
-        lines.insert(0, f"{case.env.get('sut_python', 'python')} {case.folder / 'repro.py'}")
+        lines.insert(0, f"{case.env.get('sut_python') or 'python'} {case.folder / 'repro.py'}")
     return "\n".join(lines)

@@ -203,7 +203,7 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_writes_page_and_issue_of_an_example_and_the_index_of_a_store(tmp_path: Path) -> None:
     folder = run(tmp_path, b=without_done(recorded())) / "examples" / "b"
-    done = CliRunner().invoke(app, ["report", str(folder), "--json"])
+    done = CliRunner().invoke(app, ["report", str(folder), "--times", "0", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["signature"] == "P1/no-done"

@@ -280,7 +280,7 @@ def body(request: Request, model: str) -> bytes:
     """The body of a request."""
     if request.wrong == "malformed-json":
         return b'{"model": "' + model.encode() + b'", "prompt": '
-    said = _said(request.step, model, request.key, request.stop)
+    said = asked(request.step, model, request.key, request.stop)
     if request.wrong == "unknown-model":
         said["model"] = f"no-{model}"
     elif request.wrong == "negative-max-tokens":
@@ -288,21 +288,22 @@ def body(request: Request, model: str) -> bytes:
     return json.dumps(said).encode()
 
 
-def _said(step: Submit, model: str, key: str, stop: tuple[str, ...]) -> dict[str, Any]:
+def asked(step: Submit, model: str, key: str, stop: tuple[str, ...]) -> dict[str, Any]:
+    """What the body of a request says that is not wrong."""
     text = prompt(step.prompt_chars, key)
-    asked: dict[str, Any] = (
+    said: dict[str, Any] = (
         {"prompt": text} if step.api == "completion" else {"messages": [{"role": "user", "content": text}]}
     )
     # Several choices at temperature 0 are refused: they could not differ.
-    asked |= {"n": step.n, "temperature": 1.0} if step.n != 1 else {"temperature": 0.0}
+    said |= {"n": step.n, "temperature": 1.0} if step.n != 1 else {"temperature": 0.0}
     # Where the end of the sequence is ignored, stop strings are not looked at either.
-    asked |= {"stop": list(stop)} if stop else {"ignore_eos": True}
+    said |= {"stop": list(stop)} if stop else {"ignore_eos": True}
     if step.min_tokens:
-        asked["min_tokens"] = step.min_tokens
+        said["min_tokens"] = step.min_tokens
     if step.guided:
-        asked["guided_json"] = {"type": "object"}
+        said["guided_json"] = {"type": "object"}
     if step.logprobs:
-        asked |= {"logprobs": True, "top_logprobs": 1} if step.api == "chat" else {"logprobs": 1}
+        said |= {"logprobs": True, "top_logprobs": 1} if step.api == "chat" else {"logprobs": 1}
     if step.usage and step.stream:
-        asked["stream_options"] = {"include_usage": True}
-    return {"model": model, **asked, "max_tokens": step.max_tokens, "stream": step.stream}
+        said["stream_options"] = {"include_usage": True}
+    return {"model": model, **said, "max_tokens": step.max_tokens, "stream": step.stream}
