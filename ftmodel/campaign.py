@@ -14,6 +14,7 @@ from ftmodel import agreement, planfile, runner, store, topology, variants
 from ftmodel.agreement import Runs, settled
 from ftmodel.errors import PlanError
 from ftmodel.lanes import Drawn, Lanes
+from ftmodel.rates import Rate, of_signatures
 from ftmodel.runner import RULES, Examples, Outcome, Rules, Watcher
 from ftmodel.session import AS_DRAWN, Compared, Proof, Session
 from ftmodel.steps import Plan
@@ -109,20 +110,38 @@ def _timeouts_ms(session: Session, topologies: Sequence[Topology]) -> list[int]:
     return sorted({ms for top in topologies for ms in session.promises(top).timeouts_ms()})
 
 
-def replay(path: Path, options: Options, watcher: Watcher, *, times: int, on: Topology | None = None) -> Verdict:
-    """Run a stored plan again, `times` times. Raises UsageError or HarnessError."""
+def replay(
+    path: Path, options: Options, watcher: Watcher, *, times: int, on: Topology | None = None, prefixes: bool = False
+) -> Verdict:
+    """Run a stored plan again, `times` times; with `prefixes` its first step alone too, its first two, and so on.
+
+    The verdict tells how often each signature was seen. Raises UsageError or HarnessError.
+    """
     began_s = time.monotonic()
     plan = load_plan(path)
     top = on or topology_of(path, plan)
     kept = Run.create(options.store, "replay")
     examples = Examples(watcher, options.rules)
+    whole = len(plan.steps)
+    rates: dict[int, dict[str, Rate]] = {}
     with options.session([top], kept) as session:
         write_env(kept, session, seed=None, profile="replay", of=str(path))
         watcher.began(f"proving {top.name}")
         proof = runner.prove(session, top, examples)
-        watcher.began("replays")
-        _play_all(session, examples, top, plan, proof, times, AS_DRAWN)
-    return _conclude(kept, session, examples, seed=None, seconds=time.monotonic() - began_s)
+        for count in range(1, whole + 1) if prefixes else [whole]:
+            watcher.began("replays" if count == whole else f"the first {count} of {whole} steps")
+            before = len(examples.outcomes)
+            shorter = planfile.with_steps(plan, plan.steps[:count])
+            prefix = "" if count == whole else f"first-{count:02d}-"
+            _play_all(session, examples, top, shorter, proof, times, AS_DRAWN, prefix=prefix)
+            rates[count] = of_signatures(_signatures(examples.outcomes[before:]))
+    return _conclude(kept, session, examples, seed=None, seconds=time.monotonic() - began_s, rates=rates)
+
+
+def _signatures(outcomes: Sequence[Outcome]) -> list[set[str]]:
+    """Of each outcome that was judged, what it showed."""
+    judged = (outcome.judgement for outcome in outcomes if outcome.judgement is not None)
+    return [{finding.signature for finding in judgement.findings} for judgement in judged]
 
 
 def compare(path: Path, options: Options, watcher: Watcher, *, times: int) -> Verdict:
@@ -205,11 +224,19 @@ def _play_each(
 
 
 def _play_all(
-    session: Session, examples: Examples, top: Topology, plan: Plan, proof: Proof, times: int, compared: Compared
+    session: Session,
+    examples: Examples,
+    top: Topology,
+    plan: Plan,
+    proof: Proof,
+    times: int,
+    compared: Compared,
+    *,
+    prefix: str = "",
 ) -> None:
     with Lanes(session, examples) as lanes:
         for number in range(1, times + 1):
-            lanes.start(f"{compared.variant}-{number:03d}", top, plan, proof, compared=compared)
+            lanes.start(f"{prefix}{compared.variant}-{number:03d}", top, plan, proof, compared=compared)
 
 
 def load_plan(path: Path) -> Plan:
@@ -278,7 +305,15 @@ def _of_simulated(session: Session) -> dict[str, object]:
     return {"sim_seed": session.sim_seed, "defects": {one.defect.id: one.chance for one in session.planted}}
 
 
-def _conclude(kept: Run, session: Session, examples: Examples, *, seed: int | None, seconds: float) -> Verdict:
+def _conclude(
+    kept: Run,
+    session: Session,
+    examples: Examples,
+    *,
+    seed: int | None,
+    seconds: float,
+    rates: Mapping[int, Mapping[str, Rate]] | None = None,
+) -> Verdict:
     verdict = combine(
         examples.outcomes,
         seed=seed,
@@ -287,6 +322,7 @@ def _conclude(kept: Run, session: Session, examples: Examples, *, seed: int | No
         store=kept.folder,
         doubts=[f"left behind: {left}" for left in session.left_over],
         seconds=seconds,
+        rates=rates,
     )
     for outcome in verdict.outcomes:
         store.write_json(outcome.folder / "verdict.json", example_row(outcome))

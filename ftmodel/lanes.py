@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from ftmodel import engines, planfile, runner
 from ftmodel.errors import HarnessError
-from ftmodel.runner import Examples
+from ftmodel.runner import Examples, Outcome
 from ftmodel.session import AS_DRAWN, Compared, Proof, Session
 from ftmodel.steps import FRONTENDS, Plan, Step
 from ftmodel.targets.real.ports import claim
@@ -147,6 +147,11 @@ class Lanes:
             self._raise_errors()
 
     @property
+    def width(self) -> int:
+        """Examples that do their steps at once, at most."""
+        return self._lanes
+
+    @property
     def late(self) -> bool:
         """True once nothing more is begun."""
         return self._until_s is not None and time.monotonic() > self._until_s
@@ -158,6 +163,19 @@ class Lanes:
         """
         self._waiting.append(Example(name=name, topology=topology, plan=plan, proof=proof, compared=compared))
         self._begin_while(lambda: len(self._waiting) >= AHEAD)
+
+    def play(self, name: str, topology: Topology, plan: Plan, proof: Proof) -> Outcome:
+        """Play an example in this thread as soon as there is room for it; several threads may. Raises as `runner.play`."""
+        example = Example(name=name, topology=topology, plan=plan, proof=proof, compared=AS_DRAWN)
+        with self._changed:
+            while not self._fits(example):
+                self._raise_errors()
+                self._changed.wait(LOOK_EVERY_S)
+            self._begun[threading.current_thread()] = example
+        try:
+            return self._played(example)
+        finally:
+            self._leave(example)
 
     def begin(self) -> None:
         """Wait until all that was started has begun. Raises what went wrong in an earlier one."""
@@ -211,26 +229,32 @@ class Lanes:
             thread.join()
 
     def _play(self, example: Example) -> None:
+        try:
+            self._examples.add(self._played(example))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that started this one
+            self._errors.append(error)
+        finally:
+            self._leave(example)
+
+    def _played(self, example: Example) -> Outcome:
         def steps_done() -> None:
             if example.is_patient and not self._alone:
                 with self._changed:
                     example.in_lane = False
                     self._changed.notify()
 
-        try:
-            outcome, _ = runner.play(
-                self._session, example.topology, example.plan, example.proof, example.name, self._examples.watcher,
-                steps_done=steps_done, compared=example.compared, rules=self._examples.rules,
-            )  # fmt: skip
-            self._examples.add(outcome)
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that started this one
-            self._errors.append(error)
-        finally:
-            with self._changed:
-                for seat in example.seats:
-                    seat.close()
-                del self._begun[threading.current_thread()]
-                self._changed.notify()
+        outcome, _ = runner.play(
+            self._session, example.topology, example.plan, example.proof, example.name, self._examples.watcher,
+            steps_done=steps_done, compared=example.compared, rules=self._examples.rules,
+        )  # fmt: skip
+        return outcome
+
+    def _leave(self, example: Example) -> None:
+        with self._changed:
+            for seat in example.seats:
+                seat.close()
+            del self._begun[threading.current_thread()]
+            self._changed.notify()
 
 
 class Drawn:

@@ -92,12 +92,20 @@ def examples(path: Path) -> list[Path]:
     if (path / "history.jsonl").is_file():
         found = [path]
     else:
-        found = sorted(file.parent for file in path.glob("**/history.jsonl"))
+        found = sorted(
+            file.parent for file in path.glob("**/history.jsonl") if not is_beside_another(file.parent, path)
+        )
     if not found:
         raise StoreError(f"{path}: no example with a history.jsonl in it; expected a run, e.g. runs/<time>-run")
     for folder in found:
         check_format(folder)
     return found
+
+
+def is_beside_another(example: Path, store: Path) -> bool:
+    """True for what was made from an example, in whose folder it lies (`shrink`)."""
+    above = example.parents[: len(example.relative_to(store).parts)]
+    return any((folder / "history.jsonl").is_file() for folder in above)
 
 
 def write_example(folder: Path, plan: Plan, top: Topology, events: list[Event]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,6 +13,7 @@ from ftmodel.invariants import INVARIANTS
 from ftmodel.invariants.base import Finding
 from ftmodel.invariants.situations import SITUATIONS
 from ftmodel.known import Issue
+from ftmodel.rates import Rate
 from ftmodel.runner import Outcome, Value
 
 EXIT_CODES: Final[dict[Value, int]] = {"holds": 0, "violated": 1, "unknown": 2}
@@ -52,6 +53,8 @@ class Verdict:
     """Why it is unknown, or what else the harness could not do."""
     store: Path
     seconds: float
+    rates: Mapping[int, Mapping[str, Rate]]
+    """Where one plan was run several times: by how many of its first steps were run, how often each signature was seen."""
 
     @property
     def exit_code(self) -> int:
@@ -68,6 +71,7 @@ def combine(
     store: Path,
     doubts: Sequence[str] = (),
     seconds: float = 0.0,
+    rates: Mapping[int, Mapping[str, Rate]] | None = None,
 ) -> Verdict:
     """The verdict of these outcomes: violated if any is, else unknown if any is (or if `doubts` says so), else holds.
 
@@ -89,6 +93,7 @@ def combine(
         doubts=tuple(why),
         store=store,
         seconds=seconds,
+        rates=rates or {},
     )
 
 
@@ -144,7 +149,16 @@ def row(verdict: Verdict) -> dict[str, Any]:
         "violations": [_violation(violation) for violation in verdict.violations],
         "doubts": list(verdict.doubts),
         "store": str(verdict.store),
+        **_rates(verdict.rates),
     }
+
+
+def _rates(rates: Mapping[int, Mapping[str, Rate]]) -> dict[str, Any]:
+    """Of the whole plan by signature; and of its first steps by their number, where those were run."""
+    told = {count: {signature: rate.row() for signature, rate in of.items()} for count, of in rates.items()}
+    if not told:
+        return {}
+    return {"rates": told[max(told)], **({"prefixes": told} if len(told) > 1 else {})}
 
 
 def _bounds(verdict: Verdict) -> dict[str, float]:

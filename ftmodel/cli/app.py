@@ -16,9 +16,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ftmodel import agreement, axes, campaign, doctor, known, profiles, services, topology
+from ftmodel import agreement, axes, campaign, doctor, known, profiles, services, shrinking, topology
 from ftmodel.campaign import Options
 from ftmodel.cli import listing, proving, reporting, show
+from ftmodel.cli import shrinking as cli_shrinking
 from ftmodel.errors import FtmodelError, UsageError
 from ftmodel.invariants.agreement import FRESH_LEAST
 from ftmodel.lanes import Collected, Drawn
@@ -110,6 +111,10 @@ def run(
 def replay(
     example: Annotated[Path, typer.Argument(help="A plan file, or the folder of an example.")],
     times: Annotated[int, typer.Option(min=1, help="How often.")] = 1,
+    prefixes: Annotated[
+        bool,
+        typer.Option("--prefixes", help="Its first step alone too, its first two, and so on: where does it begin?"),
+    ] = False,
     topologies: Annotated[str | None, typer.Option("--topology", help="On this one instead of the plan's.")] = None,
     sut_python: SutPython = None,
     cold_start: ColdStart = False,
@@ -120,16 +125,47 @@ def replay(
     sim_seed: SimSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Run a stored plan again, each time on a fresh cluster."""
+    """Run a stored plan again, each time on a fresh cluster, and say how often each violation was seen."""
     options = Options(
         python=sut_python, cold_start=cold_start, store=store, rules=_rules(known_issues),
         planted=proving.planted(defects, defect), sim_seed=sim_seed,
     )  # fmt: skip
     console = _console(as_json)
     on = topology.find(topologies) if topologies is not None else None
-    with show.Shown(console, times) as shown:
-        verdict = campaign.replay(example, options, shown, times=times, on=on)
+    runs = times * len(campaign.load_plan(example).steps) if prefixes else times
+    with show.Shown(console, runs) as shown:
+        verdict = campaign.replay(example, options, shown, times=times, on=on, prefixes=prefixes)
     _conclude(console, verdict, as_json, planted=proving.as_typed(defects, defect))
+
+
+@app.command()
+def shrink(
+    example: Annotated[Path, typer.Argument(help="The folder of an example in which something is violated.")],
+    signature: Annotated[
+        str | None, typer.Option("--signature", help="For which violation; the first that is not known.")
+    ] = None,
+    budget: Annotated[str, typer.Option("--budget", help="Time for all of it: 90s, 10m, 1h.")] = "10m",
+    sut_python: SutPython = None,
+    cold_start: ColdStart = False,
+    known_issues: KnownIssues = None,
+    defects: Defects = None,
+    defect: Planting = None,
+    sim_seed: SimSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a failing example as small as it can be, and measure how often that fails. Called again, it goes on."""
+    options = Options(
+        python=sut_python, cold_start=cold_start, rules=_rules(known_issues),
+        planted=proving.planted(defects, defect), sim_seed=sim_seed,
+    )  # fmt: skip
+    console = _console(as_json)
+    budget_s = _seconds(budget, "--budget")
+    with cli_shrinking.Shown(console, budget_s) as shown:
+        found = shrinking.run(example, options, shown, signature=signature, budget_s=budget_s)
+    cli_shrinking.result(console, found, replay=proving.as_typed(defects, defect))
+    if as_json:
+        _print_json(found.row())
+    raise Done(0 if found.shrunk.reproduced else EXIT_CODES["unknown"])
 
 
 @app.command()
@@ -380,8 +416,8 @@ def _say(message: str) -> None:
     sys.stderr.write(f"ftmodel: {message}\n")
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, option: str = "--for") -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if found is None:
-        raise UsageError(f"--for {text!r}: expected a number and s, m or h; try: --for 10m")
+        raise UsageError(f"{option} {text!r}: expected a number and s, m or h; try: {option} 10m")
     return float(found[1]) * _UNITS_S[found[2]]

@@ -152,9 +152,26 @@ def summary(console: Console, verdict: Verdict) -> None:
             console.print(
                 f"         {escape(found.issue.reason)} ({escape(found.issue.link)})", highlight=False, soft_wrap=True
             )
+    if verdict.rates:
+        _rates(console, verdict)
     for doubt in verdict.doubts:
         console.print(f"[yellow]unknown[/]  {escape(doubt)}", highlight=False, soft_wrap=True)
     console.print(f"store    {escape(str(verdict.store))}", highlight=False, soft_wrap=True)
+
+
+def _rates(console: Console, verdict: Verdict) -> None:
+    """How often each signature was seen; a line for each number of first steps, where those were run too."""
+    console.print("\n[bold]seen[/] in so many runs, with the 95% interval of the rate", highlight=False)
+    steps = max((outcome.plan.steps for outcome in verdict.outcomes if not outcome.scripted), key=len, default=())
+    for count, rates in verdict.rates.items():
+        if len(verdict.rates) > 1:
+            last = steps[count - 1]
+            console.print(escape(f"after {count:2}. {last.name}: {words(last)}"), highlight=False, soft_wrap=True)
+        for signature, rate in rates.items():
+            console.print(f"{escape(signature):<33} {rate}", highlight=False)
+        if not rates:
+            console.print("nothing", highlight=False)
+    console.print()
 
 
 def _rows(*rows: tuple[str, str]) -> Table:

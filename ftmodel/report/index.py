@@ -50,7 +50,8 @@ class Listed:
 
 def runs(folder: Path, rules: Rules) -> list[Listed]:
     """Every run below a folder, or that itself, newest first. Raises StoreError if there is none."""
-    places = {path.parent for path in (folder / "env.json", *folder.glob("**/env.json")) if path.is_file()}
+    files = (folder / "env.json", *folder.glob("**/env.json"))
+    places = {path.parent for path in files if path.is_file() and not store.is_beside_another(path.parent, folder)}
     found = [_listed(place, rules) for place in sorted(places, key=lambda place: place.name, reverse=True)]
     if not found:
         raise StoreError(
