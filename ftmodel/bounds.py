@@ -31,6 +31,10 @@ class Bounds:
     """From a worker's being asked to stop to its instance leaving every list: it deregisters first of all."""
     exit_bound_s: float = 10.0
     """From the end of what a worker asked to stop still holds to its exit."""
+    leak_bytes: float = 16384.0
+    """Per request: memory of a process that stays, on a cluster that lives for long."""
+    leak_handles: float = 0.1
+    """Per request: its file descriptors, sockets, threads or children that stay."""
     stall_share: float = 0.25
     """A bound that overlaps stalls of the machine of more than this share of it gives unknown."""
 

@@ -414,10 +414,27 @@ class Sample:
     kind: Literal["sample"] = "sample"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one process used, while no request was open."""
+
+    at: Interval
+    title: str
+    requests: int
+    """That clients had sent so far, to the whole cluster."""
+    memory: int
+    """Bytes of its own that were resident."""
+    fds: int
+    sockets: int
+    threads: int
+    children: int
+    kind: Literal["usage"] = "usage"
+
+
 Event = (
     Setting | Mark | StepDone | StepVoid | Stall | HarnessFailed | Started | Exited | FaultMade | EngineErred
     | Told | Listed | Answered | Identified | LeftOver | RequestSent | ResponseBegun | Received | RequestEnded
-    | ClientClosed | ReaderPaused | LogLine | Sample
+    | ClientClosed | ReaderPaused | LogLine | Sample | Usage
 )  # fmt: skip
 
 _KINDS: Final[dict[str, type[Any]]] = {
@@ -425,7 +442,7 @@ _KINDS: Final[dict[str, type[Any]]] = {
     for cls in (
         Setting, Mark, StepDone, StepVoid, Stall, HarnessFailed, Started, Exited, FaultMade, EngineErred, Told, Listed,
         Answered, Identified, LeftOver, RequestSent, ResponseBegun, Received, RequestEnded, ClientClosed, ReaderPaused,
-        LogLine, Sample,
+        LogLine, Sample, Usage,
     )
 }  # fmt: skip
 

@@ -112,7 +112,10 @@ class Lanes:
     What has not begun before `until_s` on the monotonic clock is dropped. Used from one thread.
     """
 
-    def __init__(self, session: Session, examples: Examples, *, until_s: float | None = None) -> None:
+    def __init__(
+        self, session: Session, examples: Examples, *, until_s: float | None = None, width: int | None = None
+    ) -> None:
+        """`width`: examples that do their steps at once, at most; as many as the machine bears where it is left out."""
         self._session = session
         self._examples = examples
         self._until_s = until_s
@@ -120,7 +123,7 @@ class Lanes:
         self._alone = any(top.http_port is not None or top.system_port is not None for top in session.topologies)
         self._alone |= any(engines.of(top).alone for top in session.topologies)
         self._room = room()
-        self._lanes = 1 if self._alone else self._room.lanes
+        self._lanes = 1 if self._alone else min(self._room.lanes, width or self._room.lanes)
         self._seats = Seats(self._room.seats)
         self._waiting: list[Example] = []
         self._begun: dict[threading.Thread, Example] = {}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from ftmodel import calibration, engines, history, planfile, store
 from ftmodel.errors import HarnessError
@@ -28,6 +28,8 @@ class Rules:
 
     invariants: tuple[type[Invariant], ...] = INVARIANTS
     issues: tuple[Issue, ...] = ()
+    measure: Callable[[Sequence[Event]], Mapping[str, Any]] | None = None
+    """What else is to be told of each history."""
 
 
 RULES: Final = Rules()
@@ -50,6 +52,8 @@ class Outcome:
     seconds: float = 0.0
     known: Mapping[str, Issue] = field(default_factory=dict)
     """Of the signatures that were found: the known issues that cover them in this version."""
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    """What else was to be told of its history."""
 
     @property
     def value(self) -> Value:
@@ -114,6 +118,7 @@ def judged(
         scripted=name.startswith(SCRIPTED),
         seconds=seconds,
         known=of_findings(signatures, setting.version if setting else "", rules.issues),
+        measures=rules.measure(events) if rules.measure is not None and events else {},
     )
 
 

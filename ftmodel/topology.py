@@ -88,6 +88,12 @@ def find(name: str) -> Topology:
     return _checked(path, raw)
 
 
+def parse(text: str) -> Topology:
+    """The topology of such a text as `dump` writes. Raises TopologyError."""
+    raw = tomllib.loads(text)
+    return _checked(Path(f"{raw['name']}.toml"), raw)
+
+
 TABLES: Final = ("frontend", "worker", "prefill")
 """Keys that are tables of a `Component`."""
 

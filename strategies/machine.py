@@ -57,6 +57,8 @@ class ClusterMachine(RuleBasedStateMachine):
     """What the clusters of some topology of the run stand on. Not whose turn it is: draws must not depend on that."""
     apart: bool = False
     """Some topology of the run has prefill workers."""
+    mixed: Mix | None = None
+    """The weights of every plan, where they were drawn before; None: each plan draws its own."""
     longest: int = 30
     """Steps of a plan at most."""
     own: Sequence[tuple[Kind, int]] = ()
@@ -123,7 +125,7 @@ class ClusterMachine(RuleBasedStateMachine):
             frontends=st.sampled_from((1, 1, 2)),
             migration_limit=st.sampled_from((3, *(10, 3, 10, 10) * 3, 1, 0)),
             patience=st.sampled_from(PATIENCES),
-            mix=mixes(outages=bool(self.services), apart=self.apart),
+            mix=mixes(outages=bool(self.services), apart=self.apart) if self.mixed is None else st.just(self.mixed),
         )
 
     def steps_drawn(self) -> SearchStrategy[tuple[Step, ...]]:
@@ -159,13 +161,14 @@ def generate(
     timeouts_ms: Sequence[int] = (),
     services: Sequence[ServiceName] = (),
     apart: bool = False,
+    mix: Mix | None = None,
     machine: type[ClusterMachine] = ClusterMachine,
 ) -> None:
     """Draw plans of up to `steps` steps and hand them to what `opener` returns, until it has had enough.
 
     Hypothesis only generates here: no database, no shrinking, no deadline. It may draw a few plans more than `examples`;
     the opener says by None that no more are to be run. What the opener or an example raises ends the drawing and is
-    raised here; what the cluster does is never raised by them.
+    raised here; what the cluster does is never raised by them. With a `mix` all of them are drawn by these weights.
     """
     opened = 0
 
@@ -179,6 +182,7 @@ def generate(
 
     Machine.services = services
     Machine.apart = apart
+    Machine.mixed = mix
     batch = 0
     try:
         while opened < examples:

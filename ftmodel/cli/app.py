@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import re
 import secrets
@@ -18,8 +16,9 @@ from rich.markup import escape
 
 from ftmodel import agreement, axes, campaign, doctor, known, profiles, services, shrinking, topology
 from ftmodel.campaign import Options
-from ftmodel.cli import listing, proving, reporting, show
+from ftmodel.cli import listing, proving, reporting, show, soaking
 from ftmodel.cli import shrinking as cli_shrinking
+from ftmodel.cli.drawing import strategies as _strategies
 from ftmodel.errors import FtmodelError, UsageError
 from ftmodel.invariants.agreement import FRESH_LEAST
 from ftmodel.lanes import Collected, Drawn
@@ -105,6 +104,48 @@ def run(
             tops, options, shown, draw, count=count, seconds=seconds, seed=drawn_seed, profile=profile
         )
     _conclude(console, verdict, as_json, planted=proving.as_typed(defects, defect))
+
+
+@app.command()
+def soak(
+    for_: Annotated[str | None, typer.Option("--for", help="How long: 90s, 10m, 8h.")] = None,
+    lanes: Annotated[int | None, typer.Option(min=1, help=f"Processes that play rounds; {soaking.LANES}.")] = None,
+    topologies: Annotated[
+        str | None, typer.Option("--topology", help="Presets or TOML files, taken by turns, separated by commas.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps an example, instead of the profile's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="From it each round's seed is drawn.")] = None,
+    sut_python: SutPython = None,
+    cold_start: ColdStart = False,
+    store: Store = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the newest soak of this store; --for is further time.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="An earlier soak, or its store: what it found is not new.")
+    ] = None,
+    only: Annotated[
+        int | None, typer.Option("--round", min=1, help="Of --resume: play this round again, alone.")
+    ] = None,
+    on: Annotated[str, typer.Option(help="Where lanes run: local, or on an existing Ray cluster: ray.")] = "local",
+    store_limit: Annotated[str, typer.Option(help="What the soak may take on the disk: 500M, 2G.")] = soaking.LIMIT,
+    known_issues: KnownIssues = None,
+    defects: Defects = None,
+    defect: Planting = None,
+    sim_seed: Annotated[int | None, typer.Option(min=0, help="The seed of simulated clusters.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Let lanes of the random machine run for hours, and give one verdict over all of it."""
+    asked = soaking.Asked(
+        seconds=_seconds(for_) if for_ is not None else None, lanes=lanes, topologies=topologies, steps=steps, seed=seed,
+        python=sut_python, cold_start=cold_start, store=store, resume=resume, against=against, only=only,
+        on=on, limit_bytes=soaking.bytes_of(store_limit), issues=known.find(known_issues), defects=defects, defect=defect,
+        sim_seed=sim_seed,
+    )  # fmt: skip
+    total = soaking.run(_console(as_json), asked)
+    if as_json:
+        _print_json(total)
+    raise Done(EXIT_CODES[total["verdict"]])
 
 
 @app.command()
@@ -354,25 +395,6 @@ def main() -> None:
     except FtmodelError as failed:
         _say(f"unknown: {failed}")
         sys.exit(EXIT_CODES["unknown"])
-
-
-def _strategies() -> Any:
-    """What draws, imported by name and late: a stored plan is replayed without it, and without Hypothesis.
-
-    Installed, it is `ftmodel.strategies`. In a checkout whose `ftmodel` folder shadows the installed one (as `python -m`
-    makes it), it lies beside that folder.
-    """
-    name = "ftmodel.strategies"
-    beside = Path(__file__).parents[2] / "strategies"
-    if importlib.util.find_spec(name) is None and beside.is_dir():
-        spec = importlib.util.spec_from_file_location(
-            name, beside / "__init__.py", submodule_search_locations=[str(beside)]
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return importlib.import_module(name)
 
 
 def _sides(topologies: str | None, axis: str | None, base: Topology) -> list[Topology]:

@@ -30,7 +30,7 @@ from ftmodel.invariants.migration import LoggedMigration, NotAfterCancel, Within
 from ftmodel.invariants.placement import NobodyElse, OneAtATime, OnlyForACause
 from ftmodel.invariants.recovery import RecoversInTime
 from ftmodel.invariants.requests import EveryRequestEnds, FailureIsNoSuccess, MustComplete, NoHang
-from ftmodel.invariants.resources import GaugesReturn, NoOrphan, NoPanic, RouterForgets
+from ftmodel.invariants.resources import GaugesReturn, MemoryStays, NoOrphan, NoPanic, RouterForgets
 from ftmodel.invariants.routing import DrainsInOrder, NothingToTheDead
 from ftmodel.invariants.statuses import StatusTellsCause
 from ftmodel.invariants.stops import StopsHold
@@ -73,6 +73,7 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     GaugesReturn,
     RouterForgets,
     NoOrphan,
+    MemoryStays,
     NoPanic,
     CountedAsSeen,
     FailureIsNoSuccess,

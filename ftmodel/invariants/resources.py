@@ -12,10 +12,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
-from ftmodel.history import Event, Interval, LeftOver, LogLine, Sample
+from ftmodel.history import Event, Interval, LeftOver, LogLine, Sample, Usage
 from ftmodel.invariants.base import Finding, Invariant, read, said, when
 from ftmodel.invariants.cancellation import gauge_goes_on
 from ftmodel.invariants.control import may_end
+from ftmodel.invariants.growth import HANDLES, ROLES, Series, growth, told
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.outages import outages
 from ftmodel.invariants.records import Incarnation
@@ -155,22 +156,64 @@ def _told_by_others(ledger: Ledger, process: Incarnation) -> bool:
 
 
 class NoOrphan(Invariant):
-    """R3. No process of a worker or a frontend outlives it."""
+    """R3. No process of a worker or a frontend outlives it, and none piles up what it was lent."""
 
     id = "R3"
-    sentence = "No process of the cluster is left when its worker or frontend has ended."
-    kinds = frozenset({"left-over", "mark"})
+    sentence = "No process is left when its worker or frontend has ended; no descriptors, threads or children pile up."
+    kinds = frozenset({"left-over", "mark", "usage"})
     at_any_end = True
-    slugs = frozenset({"orphan"})
+    slugs = frozenset({"orphan", *(f"{role}-{what}" for role in ROLES for what in HANDLES)})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._series = Series()
 
     def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
-        """Judge what was left over."""
-        if not isinstance(event, LeftOver):
+        """Judge what was left over, and keep what is used."""
+        if isinstance(event, Usage):
+            self._series.add(event)
+        elif not isinstance(event, LeftOver):
             self.tally.evaluated += getattr(event, "stage", "") == "closed"
         elif event.of != "harness":
             pids = ", ".join(map(str, event.pids))
             message = f"{len(event.pids)} processes of {event.of} outlived it: {event.by[:80]}"
             yield self.finding("orphan", event.of, message, f"{event.of}, {when(event.at)}: pids {pids} alive")
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge what each process used while the cluster was quiet, over the requests that it had served."""
+        for title, role, usages in self._series.judged(ledger):
+            self.tally.evaluated += 1
+            # A socket is a descriptor too: what leaks is told by its own name.
+            grown = [g for what in HANDLES if (g := growth(usages, what, ledger.setting.bounds.leak_handles))]
+            for one in grown if len(grown) < 2 else [g for g in grown if g.what != "fds"]:
+                yield self.finding(f"{role}-{one.what}", f"{title} {one.what}", *told(title, one, usages))
+
+
+class MemoryStays(Invariant):
+    """R4. Wished for: a process that has served a request needs no more memory for it."""
+
+    id = "R4"
+    sentence = "Over many requests on one cluster, the memory of its processes does not grow."
+    kinds = frozenset({"usage"})
+    slugs = frozenset({f"{role}-memory" for role in ROLES})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._series = Series()
+
+    def see(self, event: Event, ledger: Ledger) -> Iterable[Finding]:
+        """Keep what is used."""
+        if isinstance(event, Usage):
+            self._series.add(event)
+        return ()
+
+    def at_rest(self, ledger: Ledger) -> Iterable[Finding]:
+        """Judge each process that was looked at often enough."""
+        for title, role, usages in self._series.judged(ledger):
+            self.tally.evaluated += 1
+            grown = growth(usages, "memory", ledger.setting.bounds.leak_bytes)
+            if grown is not None:
+                yield self.finding(f"{role}-memory", f"{title} memory", *told(title, grown, usages))
 
 
 class NoPanic(Invariant):

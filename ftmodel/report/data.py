@@ -36,6 +36,7 @@ from ftmodel.history import (
     StepDone,
     StepVoid,
     Told,
+    Usage,
 )
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.records import Incarnation, Request
@@ -229,6 +230,9 @@ def _told(event: Event) -> tuple[str, str, str] | None:
             kind = "trouble" if event.meaning in ("panic", "traceback", "assertion", "given-up") else "log"
             fields = "".join(f", {key} {value}" for key, value in event.fields.items())
             return event.title, kind, f"logs {event.meaning} {event.id}{fields} (line {event.line})"
+        case Usage():
+            used = f"{event.memory >> 20} MiB, {event.fds} descriptors, {event.threads} threads"
+            return event.title, "poll", f"{event.title} uses {used}"
         case Setting() | Sample():
             return None
 

@@ -55,6 +55,7 @@ from mutations_of_requests import (
 )
 from mutations_of_services import MUTATIONS as OF_SERVICES
 from mutations_of_stops import MUTATIONS as OF_STOPS
+from mutations_of_usage import MUTATIONS as OF_USAGE
 from mutations_of_workers import MUTATIONS as OF_WORKERS
 from planting import Mutation
 
@@ -136,4 +137,5 @@ MUTATIONS = (
     *OF_WORKERS,
     *OF_STOPS,
     *OF_SERVICES,
+    *OF_USAGE,
 )

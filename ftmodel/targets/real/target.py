@@ -11,7 +11,7 @@ from typing import Any, Final
 from ftmodel.bounds import Bounds
 from ftmodel.engines import Engine
 from ftmodel.errors import HarnessError
-from ftmodel.history import HarnessFailed, History, Interval, Mark, Setting, Stall, StepDone, StepVoid
+from ftmodel.history import HarnessFailed, History, Interval, Mark, Setting, Stall, StepDone, StepVoid, Usage
 from ftmodel.steps import (
     SLOTS,
     After,
@@ -57,6 +57,7 @@ from ftmodel.targets.real.faults import VERIFY_BOUND_S, Faults, VoidError
 from ftmodel.targets.real.processes import ProcessGoneError
 from ftmodel.targets.real.readiness import Readiness
 from ftmodel.targets.real.requests import Clients, Request, bad
+from ftmodel.targets.real.usage import used
 from ftmodel.topology import Topology
 
 SETTLE_BOUND_S: Final = 15.0
@@ -488,7 +489,21 @@ class RealTarget:
                 while self._open() or self._tasks.keys() - {step.name}:
                     await asyncio.sleep(LOOK_EVERY_S)
         open_ = self._open()
+        if not open_:
+            self._weigh()
         return f"{len(open_)} requests still open" if open_ else ""
+
+    def _weigh(self) -> None:
+        """Put down what each process uses while the cluster is quiet."""
+        for life in [life for life in self._cluster.lives.values() if life.alive and not life.frozen]:
+            before_s, now = self._clock.now(), used(life.process.pid)
+            if now is not None:
+                self.history.push(
+                    Usage(
+                        at=self._clock.since(before_s), title=life.title, requests=len(self._requests),
+                        memory=now.memory, fds=now.fds, sockets=now.sockets, threads=now.threads, children=now.children,
+                    )
+                )  # fmt: skip
 
     def _open(self) -> list[Request]:
         return [request for request in self._requests.values() if request.under_way]

@@ -1,0 +1,9 @@
+"""The long soak: rounds of examples in lanes of processes, until the time is over, and a journal of all of it.
+
+rounds.py     Round       a seed and a mix: all that is needed to draw its plans again
+lane.py       Lane        a process that plays rounds on clusters of its own, and tells what became of them
+places.py     Place       where lanes run: processes of this machine
+driver.py     Driver      gives rounds to lanes, and puts down what they tell
+journal.py    Journal     journal.sqlite: what a killed soak goes on from
+totals.py     Totals      counts over all examples, as the verdict tells them
+"""

@@ -1,0 +1,295 @@
+"""The long soak: rounds are drawn again by seed and mix, and a journal goes on from wherever it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftmodel import planfile, topology
+from ftmodel.errors import StoreError
+from ftmodel.invariants.situations import SITUATIONS
+from ftmodel.soak import bugs, keeping, result, rounds
+from ftmodel.soak.bugs import Bug, Purse
+from ftmodel.soak.journal import Journal, Lying, Played, newest, open_newest
+from ftmodel.soak.keeping import Keeping
+from ftmodel.soak.lane import Told
+from ftmodel.steps import KillWorker, Plan, Slot, Submit
+
+SIMULATED = topology.find("simulated")
+PLAN = Plan(topology="simulated", steps=(Submit(name="r1"), KillWorker(name="s2", worker=Slot(1))))
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal.sqlite") as opened:
+        yield opened
+
+
+def played(name: str = "00001-01", *signatures: str, **other: Any) -> Played:
+    findings = tuple({"signature": s, "subject": "r1", "message": f"{s} was seen"} for s in signatures)
+    facts: dict[str, Any] = {
+        "round": 1, "topology": "simulated", "verdict": "violated" if signatures else "holds", "doubt": "",
+        "seconds": 1.0, "folder": name, "plan": planfile.dump(PLAN), "counts": {"situations": {"all-replaced": 1}},
+    }  # fmt: skip
+    return Played(name=name, findings=findings, **{**facts, **other})
+
+
+def bug(**other: Any) -> Bug:
+    facts: dict[str, Any] = {"signature": "L2/cut", "known": False, "example": "00001-01", "folder": "", "message": ""}
+    return Bug(**{**facts, **other})
+
+
+# -- rounds
+
+
+def test_a_round_is_the_same_whenever_it_is_drawn() -> None:
+    one, two = (rounds.drawn(7, SIMULATED, soak_seed=3, steps=30, missing=["all-replaced"]) for _ in range(2))
+    assert one == two
+    assert one.seed != rounds.drawn(8, SIMULATED, soak_seed=3, steps=30, missing=[]).seed
+
+
+def test_what_leads_to_a_missing_situation_is_on_more_often() -> None:
+    def on(missing: list[str]) -> int:
+        return sum(rounds.swarm(random.Random(n), SIMULATED, missing).roll > 0 for n in range(300))
+
+    assert on(["all-replaced"]) > 1.3 * on([])
+
+
+def test_every_situation_is_led_to_by_some_kind_of_step() -> None:
+    assert [s.id for s in SITUATIONS if not rounds.leads(s.id)] == []
+
+
+def test_a_mix_has_what_its_topology_can_bear_and_as_many_requests_as_faults() -> None:
+    mixes = [rounds.swarm(random.Random(n), SIMULATED, []) for n in range(200)]
+    assert not any(mix.service or mix.prefill for mix in mixes)
+    assert all(mix.submit >= mix.kill_worker + mix.stop_worker + mix.freeze_worker for mix in mixes)
+    assert any(not mix.kill_worker and not mix.cancel for mix in mixes)
+    assert any(
+        rounds.swarm(random.Random(n), topology.find("disaggregated"), []).service for n in range(20)
+    )  # fmt: skip
+
+
+def test_a_round_is_the_same_after_its_way_to_a_lane() -> None:
+    this = replace(rounds.drawn(7, SIMULATED, soak_seed=3, steps=30, missing=[]), plans=(PLAN, PLAN))
+    assert rounds.of_json(json.loads(json.dumps(rounds.as_json(this)))) == this
+
+
+# -- bugs
+
+
+def test_a_bug_is_confirmed_when_a_replay_shows_it() -> None:
+    assert bugs.replayed(bugs.replayed(bug(), seen=False), seen=True).state == "confirmed"
+
+
+def test_a_bug_that_no_replay_shows_is_given_up_until_it_is_found_again() -> None:
+    one = bug(count=1)
+    for _ in range(bugs.REPLAYS_MOST):
+        assert one.wants_replays
+        one = bugs.replayed(one, seen=False)
+    assert one.state == "not reproduced"
+    again = bugs.found(one, one.signature, known=False, example="00002-01", folder="", message="")
+    assert (again.state, again.count, again.example) == ("confirmed", 2, "00001-01")
+
+
+def test_what_is_not_known_is_shown_before_what_is() -> None:
+    one = bugs.found(bug(known=True, count=4), "L2/cut", known=False, example="00009-01", folder="", message="")
+    assert (one.known, one.example, one.count) == (False, "00009-01", 5)
+
+
+def test_a_quarter_of_the_time_is_for_confirming() -> None:
+    purse = Purse()
+    assert not purse.allows
+    purse.spend(30, again=False)
+    assert purse.allows
+    purse.spend(10, again=True)
+    assert not purse.allows
+
+
+# -- the journal
+
+
+def test_a_journal_goes_on_where_it_was_left(tmp_path: Path) -> None:
+    this = rounds.drawn(1, SIMULATED, soak_seed=3, steps=30, missing=[])
+    with Journal(tmp_path / "journal.sqlite") as first:
+        first.begin_round(first.begin_stint(), "1", this)
+        first.add_example(played("00001-01", "L2/cut"), [bug(state="confirmed")])
+    with Journal(tmp_path / "journal.sqlite") as second:
+        second.begin_stint()
+        assert second.rounds() == {"lost": 1}
+        assert second.round(1) == this
+        assert second.bugs() == [bug(state="confirmed")]
+        assert second.plan("00001-01") == PLAN
+        assert second.totals().reached == {"all-replaced": 1}
+        assert second.last_round() == 1
+
+
+def test_a_round_that_is_not_there_is_told(journal: Journal) -> None:
+    with pytest.raises(StoreError, match="no round 3, expected 1 to 0"):
+        journal.round(3)
+
+
+def test_a_transaction_that_fails_leaves_nothing(journal: Journal) -> None:
+    class BrokenError(Exception):
+        pass
+
+    def broken() -> Iterator[Bug]:
+        yield bug()
+        raise BrokenError
+
+    with pytest.raises(BrokenError):
+        journal.add_example(played("00001-01", "L2/cut"), broken())  # type: ignore[arg-type]
+    assert journal.totals().examples == 0
+
+
+def test_what_is_no_journal_is_told(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_text("nothing of the kind, but long enough to be looked at" * 30)
+    with pytest.raises(StoreError, match="expected the journal of a soak"):
+        Journal(tmp_path / "journal.sqlite")
+
+
+def test_plans_of_earlier_stints_are_kept_once(journal: Journal) -> None:
+    journal.keep(PLAN, "L2/cut", 1)
+    journal.keep(PLAN, "all-replaced", 1)
+    journal.keep(replace(PLAN, workers=3), "all-replaced", 2)
+    assert journal.corpus(before=2) == [(PLAN, "L2/cut")]
+
+
+def test_the_newest_soak_of_a_store_is_found(tmp_path: Path) -> None:
+    assert newest(tmp_path) is None
+    with pytest.raises(StoreError, match="no soak in it"):
+        open_newest(tmp_path)
+    for name in ("20260101-000000-soak", "20260102-000000-soak-2"):
+        (tmp_path / name).mkdir()
+        Journal(tmp_path / name / "journal.sqlite").__exit__()
+    assert newest(tmp_path) == tmp_path / "20260102-000000-soak-2"
+    assert newest(tmp_path / "20260101-000000-soak") == tmp_path / "20260101-000000-soak"
+
+
+# -- what stays
+
+
+def test_some_examples_of_each_signature_stay_and_the_last_that_held() -> None:
+    lying = (
+        [Lying(f"h{n}") for n in range(5)] + [Lying(f"v{n}", ("L2/cut",)) for n in range(5)] + [Lying("w", ("P1/cut",))]
+    )
+    gone = keeping.superfluous(lying, {"v4"}, held=2, each=2)
+    assert [one.name for one in gone] == ["h0", "h1", "h2", "v1", "v2", "v3"]
+
+
+def test_a_store_that_is_full_of_findings_ends_the_soak_with_a_message(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "examples" / "00001-01"
+    folder.mkdir(parents=True)
+    (folder / "history.jsonl").write_bytes(b"x" * (3 << 20))
+    journal.add_example(played("00001-01", "L2/cut"), [bug()])
+    with pytest.raises(StoreError, match=r"expected at most 1; try: ftmodel soak --resume .* --store-limit"):
+        Keeping(folder=tmp_path, limit_bytes=1 << 20).look(journal)
+    assert folder.is_dir()
+
+
+def test_a_store_that_is_too_large_drops_all_but_what_shows_a_finding_first(tmp_path: Path, journal: Journal) -> None:
+    for name, *found in (("00001-01", "L2/cut"), ("00001-02", "L2/cut"), ("00001-03",)):
+        folder = tmp_path / "examples" / name
+        folder.mkdir(parents=True)
+        (folder / "history.jsonl").write_bytes(b"x" * (1 << 20))
+        journal.add_example(played(name, *found), [bug()])
+    Keeping(folder=tmp_path, limit_bytes=2 << 20).look(journal)
+    assert [one.name for one in journal.lying()] == ["00001-01"]
+    assert [path.name for path in (tmp_path / "examples").iterdir()] == ["00001-01"]
+
+
+# -- the result
+
+
+def test_what_an_earlier_soak_found_is_not_new(journal: Journal) -> None:
+    journal.add_example(played("00001-01", "L2/cut"), [bug()])
+    assert result.of(journal)["verdict"] == "violated"
+    total = result.of(journal, earlier=[bug(), bug(signature="P1/cut")])
+    assert total["verdict"] == "holds"
+    assert total["against"] == {"new": [], "gone": ["P1/cut"], "still_there": ["L2/cut"]}
+
+
+def test_an_example_whose_harness_failed_makes_the_verdict_unknown(journal: Journal) -> None:
+    journal.add_example(played(verdict="unknown", doubt="port taken"))
+    assert result.of(journal)["doubts"] == ["00001-01: port taken"]
+    assert result.of(journal)["verdict"] == "unknown"
+
+
+# -- lanes
+
+
+def test_a_round_is_over_when_all_that_began_has_ended() -> None:
+    told: list[dict[str, Any]] = []
+    examples = Told(told.append)
+    for _ in range(3):
+        examples.begun(4)
+    examples.ended(4)
+    examples.ended(4)
+    assert told == []
+    examples.ended(4)
+    assert told == [{"is": "round-over", "round": 4}]
+
+
+def soak(store: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ftmodel", "soak", *arguments]
+    where = ["--resume", str(store)] if store.is_dir() else ["--store", str(store), "--topology", "simulated"]
+    return subprocess.Popen(
+        [*command, *where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "FTMODEL_TEST_OF": str(store)},
+    )  # fmt: skip
+
+
+def of_store(store: Path) -> list[int]:
+    """Processes of the soaks in this store."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"FTMODEL_TEST_OF={store}\0".encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def until(condition: Any, bound_s: float = 60.0) -> None:
+    end_s = time.monotonic() + bound_s
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def test_a_soak_finds_what_is_planted_outlives_its_death_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    killed = soak(store, "--for", "10m", "--lanes", "1", "--defect", "usage-counts-one-more")
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if line.startswith("confirmed P5/completion-tokens"):
+            break
+    killed.kill()
+    killed.communicate()
+    until(lambda: not of_store(store))
+    with open_newest(store) as left:
+        assert [(one.signature, one.state) for one in left.bugs()] == [("P5/completion-tokens", "confirmed")]
+        count = left.totals().examples
+
+    resumed = soak(store, "--for", "10m", "--json", "--known-issues", os.devnull)
+    with open_newest(store) as journal:
+        until(lambda: journal.totals().examples > count)
+    resumed.send_signal(signal.SIGINT)
+    said = resumed.communicate(timeout=60)[0]
+    assert resumed.returncode == 1
+    total = json.loads(said.splitlines()[-1])
+    assert total["examples"] > count
+    assert [found["signature"] for found in total["violations"]] == ["P5/completion-tokens"]
+    assert of_store(store) == []
+    assert json.loads((Path(total["store"]) / "verdict.json").read_text()) == total
