@@ -146,4 +146,6 @@ def _with(outcome: Outcome, told: _Told, rules: Rules) -> Outcome:
     whole: Judgement = dataclasses.replace(judged, findings=(*judged.findings, *findings), invariants=counts)
     version = outcome.setting.version if outcome.setting else ""
     signatures = [finding.signature for finding in whole.findings]
-    return dataclasses.replace(outcome, judgement=whole, known=of_findings(signatures, version, rules.issues))
+    return dataclasses.replace(
+        outcome, judgement=whole, known=of_findings(signatures, version, outcome.plan.topology, rules.issues)
+    )

@@ -92,6 +92,8 @@ class Setting:
     """Characters of a token's text where each token has as many (the mocker's words); 0 where they vary."""
     engine_ids: bool
     """The engine logs the begin, end and abort of each request by its id."""
+    cache_tokens: int = 0
+    """KV blocks of a worker, in tokens: a request that needs more never fits; 0: not known."""
     guides: bool = False
     """The engine heeds guided decoding: such an answer may end by itself, and its tokens have any text."""
     prefill_workers: int = 0

@@ -39,9 +39,13 @@ class Issue:
     """A version specifier of the tested system, e.g. "<1.5" or ">=1.4,<1.6"."""
     reason: _Text
     link: _Text
+    topologies: tuple[_Text, ...] = ()
+    """Names of the topologies in which it is known; empty: in all."""
 
-    def covers(self, signature: str, version: str) -> bool:
-        """True for this signature, found in a version that the issue names."""
+    def covers(self, signature: str, version: str, topology: str) -> bool:
+        """True for this signature, found in a version and a topology that the issue names."""
+        if self.topologies and topology not in self.topologies:
+            return False
         try:
             found = Version(version)
         except InvalidVersion:
@@ -52,13 +56,13 @@ class Issue:
 _ADAPTER: Final[TypeAdapter[Issue]] = TypeAdapter(Issue)
 
 
-def of_findings(signatures: Sequence[str], version: str, issues: Sequence[Issue]) -> dict[str, Issue]:
-    """Of these signatures, found in this version, those that are known: the first issue that covers each."""
+def of_findings(signatures: Sequence[str], version: str, topology: str, issues: Sequence[Issue]) -> dict[str, Issue]:
+    """Of these signatures, found in this version and topology, those that are known: the first issue that covers each."""
     return {
         signature: issue
         for signature in dict.fromkeys(signatures)
         for issue in reversed(issues)
-        if issue.covers(signature, version)
+        if issue.covers(signature, version, topology)
     }
 
 
@@ -91,15 +95,16 @@ def load(path: Path, invariants: Sequence[type[Invariant]] = INVARIANTS) -> tupl
 
 
 def _issue(where: str, row: Any, slugs: dict[str, frozenset[str]]) -> Issue:
-    keys = Issue.__dataclass_fields__
+    keys = list(Issue.__dataclass_fields__)
     if not isinstance(row, dict):
         raise UsageError(f"{where}: got {row!r}, expected {EXAMPLE}")
     for key in row:
         if key not in keys:
             raise UsageError(f"{where}: key {key}: unknown, expected {', '.join(keys)}")
-    for key in keys:
+    required = [key for key in keys if key != "topologies"]
+    for key in required:
         if key not in row:
-            raise UsageError(f"{where}: key {key}: missing, expected all of {', '.join(keys)}")
+            raise UsageError(f"{where}: key {key}: missing, expected all of {', '.join(required)}")
     try:
         issue = _ADAPTER.validate_python(row)
     except ValidationError as error:

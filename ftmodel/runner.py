@@ -117,7 +117,7 @@ def judged(
         failure=failure,
         scripted=name.startswith(SCRIPTED),
         seconds=seconds,
-        known=of_findings(signatures, setting.version if setting else "", rules.issues),
+        known=of_findings(signatures, setting.version if setting else "", plan.topology, rules.issues),
         measures=rules.measure(events) if rules.measure is not None and events else {},
     )
 

@@ -306,6 +306,7 @@ def setting_of(
         exact_text=engine.exact_text,
         token_chars=engine.token_chars,
         engine_ids=engine.engine_ids,
+        cache_tokens=int(topology.options.get("blocks", engine.options.get("blocks", 0))) * engine.block_tokens,
         guides=engine.guides,
         variant=compared.variant,
         completed=compared.completed,

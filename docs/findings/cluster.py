@@ -204,10 +204,12 @@ class Cluster:
         handoff: Literal["sequential", "bootstrap"] = "sequential",
         prefill_speedup: float = 1.0,
         *,
+        blocks: int = 16384,
         finalise: bool = False,
     ) -> None:
         self.count, self.limit, self.speedup = workers, migration_limit, speedup
         self.engine, self.text, self.finalise = engine, text, finalise
+        self.blocks = blocks
         self.discovery, self.plane, self.router = discovery, plane, router
         self.prefills, self.handoff, self.prefill_speedup = prefills, handoff, prefill_speedup
         self.processes: dict[str, subprocess.Popen] = {}
@@ -295,7 +297,8 @@ class Cluster:
 
     def _start_mocker(self, title: str, speedup: float, *arguments: str) -> None:
         self.start(title, "-m", "dynamo.mocker", "--model-path", str(self.folder / "model"),
-                    "--model-name", self.model_name, "--speedup-ratio", str(speedup), *arguments)  # fmt: skip
+                    "--model-name", self.model_name, "--speedup-ratio", str(speedup),
+                    "--num-gpu-blocks-override", str(self.blocks), *arguments)  # fmt: skip
 
     def order_death(self, position: int, how: str = "die") -> None:
         """The first byte worker that comes to this position of its text kills itself, or ends otherwise (see there)."""

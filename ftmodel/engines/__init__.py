@@ -67,6 +67,8 @@ class Engine:
     """It can die at an exact token by itself: a file named by the request id in a folder tells it so."""
     context_tokens: int = 0
     """Prompts and answers together are at most so long; 0: there is no such bound."""
+    block_tokens: int = 0
+    """Tokens of a KV block, of which a worker has as many as the option `blocks` says; 0: that option is not there."""
     stop: Callable[[str, int], str] | None = None
     """(key of the request, position of a token) -> a stop string that the answer first has about there."""
     role_arguments: Mapping[Literal["worker", "prefill"], tuple[str, ...]] = field(default_factory=dict)

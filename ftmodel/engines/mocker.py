@@ -35,6 +35,7 @@ ENGINE = Engine(
         MetricRow(role="worker", name="kv", metric="vllm:kv_cache_usage_perc"),
     ),
     slots=256,
+    block_tokens=64,  # dynamo.mocker --help: --block-size, as vLLM
     exact_text=False,
     token_chars=4,  # its ids lie among the words of the model directory, which are a space and three letters each
     count=lambda text: len(text) // 4,

@@ -96,7 +96,7 @@ def _completion(ledger: Ledger, request: Request) -> Duty:
 
     if sent.wrong and request.closed is None:
         return duty("must_not" if surely_wrong(ledger, request) else "may", f"it is wrong ({sent.wrong})")
-    own = _own_doing(request)
+    own = _own_doing(request) or _too_big(ledger, request)
     if own:
         return duty("may", own)
     if not any(_alive_in(worker, ledger.life(request)) for worker in ledger.workers):
@@ -128,6 +128,12 @@ def _own_doing(request: Request) -> str:
     if request.status in REFUSALS:
         return f"it was refused as malformed, with status {request.status}"
     return ""
+
+
+def _too_big(ledger: Ledger, request: Request) -> str:
+    """That no worker has the KV blocks for it, even if it has them to itself; empty if one has, or if it is not known."""
+    needs, has = request.sent.prompt_tokens + request.sent.max_tokens, ledger.setting.cache_tokens
+    return f"it needs KV blocks for {needs} tokens, and a worker has {has}" if 0 < has < needs else ""
 
 
 def _was_read_before(request: Request, prefills: list[Incarnation]) -> bool:

@@ -81,15 +81,18 @@ def _listed(place: Path, rules: Rules) -> Listed:
     env = store.read_json(place / "env.json")
     verdict = store.read_json(place / "verdict.json") if (place / "verdict.json").is_file() else {}
     rows = tuple(_row(path.parent) for path in sorted(place.glob("examples/*/verdict.json")))
-    signatures = sorted({signature for row in rows for signature in row.signatures})
     version = str((verdict.get("system") or {}).get("version", ""))
+    covering = [of_findings(row.signatures, version, row.topology, rules.issues) for row in rows]
+    new = {
+        signature for row, by in zip(rows, covering, strict=True) for signature in row.signatures if signature not in by
+    }
     return Listed(
         folder=place,
         verdict=str(verdict.get("verdict", "unfinished")),
         facts=verdict,
         env=env,
         examples=rows,
-        known=of_findings(signatures, version, rules.issues),
+        known={signature: issue for by in covering for signature, issue in by.items() if signature not in new},
     )
 
 

@@ -388,7 +388,7 @@ class Driver:
             if played.verdict != "unknown":
                 changed = [bugs_.replayed(self.bugs[this.signature], seen=this.signature in signatures)]
             signatures = [signature for signature in signatures if signature not in self.bugs]
-        issues = known.of_findings(signatures, version, self.wish.issues)
+        issues = known.of_findings(signatures, version, played.topology, self.wish.issues)
         messages = {finding["signature"]: finding["message"] for finding in reversed(played.findings)}
         return changed + [
             bugs_.found(

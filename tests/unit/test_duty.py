@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
 from histories import FRONTEND, PACE_S, Ask, Story, moment
 
 from ftmodel.history import Event, Interval, Item, Listed, Promise, RequestSent, Setting, Stall, Started
@@ -220,6 +221,13 @@ def test_what_was_told_after_the_rest_changes_nothing() -> None:
     events = story.told(40.0)
     late = Started(at=moment(41.0), title="w9", role="worker", slot=9, pid=9)
     assert owed_of([*events, late]) == owed_of(events)
+
+
+@pytest.mark.parametrize(("cache_tokens", "value"), [(0, "must"), (100, "must"), (99, "may")])
+def test_what_no_worker_has_the_blocks_for_is_not_owed(cache_tokens: int, value: str) -> None:
+    story = Story()
+    Ask(story, "r1", 5.0, 60).head(5.01).error(5.02)
+    assert owed(story, cache_tokens=cache_tokens).value == value
 
 
 # --- abort ------------------------------------------------------------------------------------------------------

@@ -56,7 +56,13 @@ def issue(tmp_path: Path) -> Issue:
 def test_an_issue_covers_its_signature_in_its_versions(
     issue: Issue, signature: str, version: str, *, covered: bool
 ) -> None:
-    assert issue.covers(signature, version) is covered
+    assert issue.covers(signature, version, "aggregated") is covered
+
+
+def test_an_issue_of_some_topologies_covers_nothing_elsewhere(tmp_path: Path) -> None:
+    (issue,) = known.load(written(tmp_path, text() + 'topologies = ["disaggregated"]\n'))
+    assert issue.covers("L2/status-500", "1.4.2", "disaggregated")
+    assert not issue.covers("L2/status-500", "1.4.2", "aggregated")
 
 
 def test_an_empty_file_knows_nothing(tmp_path: Path) -> None:
@@ -133,7 +139,7 @@ def outcome(name: str, *signatures: str, issues: tuple[Issue, ...] = (), version
         plan=Plan(topology="aggregated"),
         judgement=judgement,
         setting=dataclasses.replace(Story().setting, version=version),
-        known=known.of_findings(signatures, version, issues),
+        known=known.of_findings(signatures, version, "aggregated", issues),
     )
 
 

@@ -51,7 +51,7 @@ class Suite:
         judgement = dataclasses.replace(judgement, findings=findings, doubts=DOUBTS)
         outcome = Outcome(
             name="001", folder=Path.cwd() / "kept/examples/001", plan=Plan(topology="counting", steps=(Submit(name="r1"),)),
-            judgement=judgement, setting=story.setting, known=known.of_findings(FOUND, "1.4.2", rules.issues),
+            judgement=judgement, setting=story.setting, known=known.of_findings(FOUND, "1.4.2", "aggregated", rules.issues),
         )
         return combine([outcome], seed=7, system={{"name": "toy", "version": "1.4.2"}}, topologies=["t"], store=Path("kept"))
 

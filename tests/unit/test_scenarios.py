@@ -56,6 +56,5 @@ def test_each_is_end_to_end_and_what_needs_services_says_so(on_vllm: set[str], e
 
 
 def test_what_they_know_is_what_the_example_project_knows() -> None:
-    documented = {issue.signature: issue for issue in known.load(ROOT / "examples" / "own_suite" / "known_issues.toml")}
-    for issue in known.load(SCENARIOS / "known_issues.toml"):
-        assert documented[issue.signature] == issue
+    documented = known.load(ROOT / "examples" / "own_suite" / "known_issues.toml")
+    assert set(known.load(SCENARIOS / "known_issues.toml")) <= set(documented)
