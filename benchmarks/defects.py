@@ -3,13 +3,15 @@
     python benchmarks/defects.py [--ftmodel PATH] [--sut-python PATH] [--seeds 1,2,3] [--defects NAME,...] [--side-by-side 2]
 
 For each defect and seed one `ftmodel run` of the default profile on a topology whose engine has that defect. Found means:
-a violation under one of the signatures that the defect calls for, below. Standard library alone.
+a violation under one of the signatures that the defect calls for, below; when is told by the line that the
+command writes of the first example that has it, from the start of the command. Standard library alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -43,19 +45,25 @@ def run(arguments: argparse.Namespace, defect: str, seed: int) -> tuple[str, boo
         top.write_text(text)
         command = [arguments.ftmodel, "run", "--topology", str(top), "--seed", str(seed), "--json", "--store", folder]
         command += ["--sut-python", arguments.sut_python]
-        before_s = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds = time.monotonic() - before_s
-        if done.returncode not in (0, 1):
-            return f"{defect:<22} seed {seed}: exit {done.returncode}: {done.stderr.strip()[-300:]}", False
-        violations = json.loads(done.stdout.splitlines()[-1])["violations"]
+        began_s, found_s, told = time.monotonic(), math.inf, ""
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            for line in process.stderr:
+                told = line.strip() or told
+                if line.startswith("example") and any(signature in line for signature in EXPECTED[defect]):
+                    found_s = min(found_s, time.monotonic() - began_s)
+            total = process.stdout.read()
+        whole_s = time.monotonic() - began_s
+        if process.returncode not in (0, 1):
+            return f"{defect:<22} seed {seed}: exit {process.returncode}: {told[-300:]}", False
+        violations = json.loads(total.splitlines()[-1])["violations"]
     counts = {violation["signature"]: violation["count"] for violation in violations}
     hit = [f"{signature} {counts[signature]}x" for signature in EXPECTED[defect] if signature in counts]
     beside = [signature for signature in counts if signature not in EXPECTED[defect]]
-    words = f"found {', '.join(hit)}" if hit else "NOT FOUND"
-    return f"{defect:<22} seed {seed}: {words} in {seconds:.0f} s; beside it {', '.join(beside) or 'nothing'}", bool(
-        hit and seconds <= BOUND_S
-    )
+    words = f"found after {found_s:.0f} s, in {whole_s:.0f} s {', '.join(hit)}" if hit else "NOT FOUND"
+    line = f"{defect:<22} seed {seed}: {words}; beside it {', '.join(beside) or 'nothing'}"
+    return line, found_s <= BOUND_S
 
 
 def main() -> None:
