@@ -65,6 +65,10 @@ class Promise:
     """An outage of the control plane that is surely shorter ends no process; 0: it is no service that can fail."""
 
 
+SIMULATED: Final = "simulated"
+"""The version of what no release is: no known issue is one of its."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """The first event: what was run, what it promises, and what the control run proved and measured."""
@@ -111,6 +115,11 @@ class Setting:
     proven: tuple[str, ...] = ()
     """Log meanings seen at least once in control and calibration; what rests on the absence of another is unknown."""
     kind: Literal["setting"] = "setting"
+
+    @property
+    def simulated(self) -> bool:
+        """The cluster has no processes."""
+        return self.version == SIMULATED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

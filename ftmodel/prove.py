@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Final, Protocol
 
 from ftmodel import calibration, engines, planfile, reductions, systems
-from ftmodel.history import Event, Interval, Setting
+from ftmodel.history import SIMULATED, Event, Interval, Setting
 from ftmodel.invariants import INVARIANTS, Finding, Invariant, Judgement, judge
+from ftmodel.invariants.base import missing_need
 from ftmodel.lanes import mended
-from ftmodel.session import SIMULATED, Proof, setting_of
+from ftmodel.session import Proof, setting_of
 from ftmodel.steps import Plan, Step
 from ftmodel.targets.simulated import Defect, Planted, SimulatedTarget, release_of
 from ftmodel.topology import Topology
@@ -58,15 +60,21 @@ class Grounds:
         calibrated = self.history(calibration.calibration(topology.name, self.engine.workers_most), seed=0)
         self.proof = calibration.proof([control, calibrated], self.engine)
 
+    @property
+    def applying(self) -> tuple[str, ...]:
+        """The invariants that clusters can violate, but for those that lack something here; the harness's judge us."""
+        setting = self._setting(calibration.control(self.topology.name), Interval(0.0, 0.0))
+        return tuple(cls.id for cls in self.invariants if cls.slugs and missing_need(cls, setting) is None)
+
+    def _setting(self, plan: Plan, at: Interval) -> Setting:
+        return setting_of(at, self.promises, self.topology, plan, self.proof, version=SIMULATED)
+
     def target(self, plan: Plan, seed: int, planted: Sequence[Planted] = ()) -> SimulatedTarget:
         """A cluster of this seed, not started yet."""
-
-        def setting(at: Interval) -> Setting:
-            return setting_of(at, self.promises, self.topology, plan, self.proof, version=SIMULATED)
-
         return SimulatedTarget(
-            self.system, self.release, self.engine, self.topology, plan, setting=setting, seed=seed, planted=planted
-        )
+            self.system, self.release, self.engine, self.topology, plan, setting=partial(self._setting, plan),
+            seed=seed, planted=planted,
+        )  # fmt: skip
 
     def history(self, plan: Plan, *, seed: int, planted: Sequence[Planted] = ()) -> list[Event]:
         """Run a whole plan."""
@@ -92,22 +100,21 @@ class Grounds:
         return judgement
 
     def smallest(self, error: ViolationError, planted: Sequence[Planted]) -> ViolationError:
-        """A violation of the same invariant, by a plan that is as small as can be found.
+        """A violation by a plan that is as small as can be found: by any, for all come of what is planted.
 
         A smaller plan has its random choices elsewhere, so that a race may need another order of what is simultaneous:
         once it is small, each candidate is tried with several seeds of the cluster.
         """
-        invariant = error.findings[0].invariant
         smallest = error
         for seeds in ((error.seed,), (error.seed, *range(SEEDS_TRIED))):
 
             def fails(plan: Plan, seeds: Sequence[int] = seeds) -> bool:
                 nonlocal smallest
                 for seed in seeds:
-                    found = self.judge(self.history(plan, seed=seed, planted=planted)).findings
-                    same = [finding for finding in found if finding.invariant == invariant]
-                    if same:
-                        smallest = type(error)(plan, seed, same)
+                    try:
+                        self.check(plan, seed, self.history(plan, seed=seed, planted=planted))
+                    except ViolationError as smaller:
+                        smallest = smaller
                         return True
                 return False
 
@@ -166,8 +173,8 @@ class Find:
     """How many were played until one was violated, or in all."""
     error: ViolationError | None = None
     """The violation, shrunk; None if there was none."""
-    first: str = ""
-    """The signature that was found first."""
+    caught_by: frozenset[str] = frozenset()
+    """The invariants that the first violated example violated, and the smallest."""
 
     @property
     def steps(self) -> int:
@@ -180,14 +187,14 @@ def seek(
 ) -> Find:
     """Search with these defects planted, or with none."""
     opened = 0
-    first: list[tuple[int, str]] = []
+    first: list[int] = []
 
     class Noting(Example):
         def end(self) -> None:
             try:
                 super().end()
-            except ViolationError as error:
-                first.append((opened, error.signature))
+            except ViolationError:
+                first.append(opened)
                 raise
 
     def opener(head: Plan, sim_seed: int) -> Example:
@@ -199,8 +206,14 @@ def seek(
     try:
         drawing.search(opener, examples=examples, steps=steps, seed=seed, timeouts_ms=timeouts_ms)
     except ViolationError as error:
-        return Find(examples=first[0][0], error=grounds.smallest(error, planted), first=first[0][1])
+        smallest = grounds.smallest(error, planted)
+        caught_by = frozenset(finding.invariant for finding in (*error.findings, *smallest.findings))
+        return Find(examples=first[0], error=smallest, caught_by=caught_by)
     return Find(examples=opened)
+
+
+LEAST_MARGIN: Final = 1
+"""A plan that has this many steps more than the least that is known counts as shrunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,13 +240,20 @@ class Row:
         return int(median(shrunk)) if shrunk else 0
 
     @property
+    def shrunk(self) -> int:
+        """In so many searches it shrunk to the least that is known, or one step more."""
+        most = self.defect.least_steps + LEAST_MARGIN
+        return sum(find.error is not None and find.steps <= most for find in self.finds)
+
+    @property
     def signatures(self) -> tuple[str, ...]:
         """By which it was found, shrunk."""
         return tuple(sorted({find.error.signature for find in self.finds if find.error is not None}))
 
-
-LEAST_MARGIN: Final = 1
-"""A plan that has this many steps more than the least that is known counts as shrunk."""
+    @property
+    def caught_by(self) -> frozenset[str]:
+        """The invariants that it violated, in the first examples and in the smallest."""
+        return frozenset().union(*(find.caught_by for find in self.finds))
 
 
 def prove(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any, Final
 
-from ftmodel.steps import Plan, Step, Submit
+from ftmodel.steps import HolderOf, NotHolderOf, Now, Plan, Slot, Step, Submit
 
 PAIRED_STEPS: Final = 16
 """In a longer plan pairs of steps are not tried: they are too many."""
@@ -22,7 +22,7 @@ def smallest(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
     known: set[Plan] = {plan}
 
     def fails_anew(smaller: Plan) -> bool:
-        if smaller in known:
+        if smaller in known or not smaller.steps:  # an example without steps is none
             return False
         known.add(smaller)
         return fails(smaller)
@@ -36,6 +36,9 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
     """Plans that are smaller by one thing, the biggest first."""
     for steps in _shorter(plan.steps):
         yield dataclasses.replace(plan, steps=steps)
+    if plan.patience == "short":
+        for steps in _without_one(plan.steps):  # one of them may be there for the time that it takes
+            yield dataclasses.replace(plan, patience="long", steps=steps)
     for field, least in (("workers", 1), ("frontends", 1), ("migration_limit", 0)):
         for fewer in range(least, getattr(plan, field)):
             changed: dict[str, Any] = {field: fewer}
@@ -45,6 +48,8 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
     for place, step in enumerate(plan.steps):
         for plainer in _plainer(step):
             yield dataclasses.replace(plan, steps=(*plan.steps[:place], plainer, *plan.steps[place + 1 :]))
+    for steps in _aimed(plan.steps):
+        yield dataclasses.replace(plan, steps=steps)
 
 
 def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
@@ -53,12 +58,16 @@ def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
         yield tuple(step for step in steps if step.kind != kind)
     for step in reversed(steps):
         yield tuple(other for other in steps if other is not step and step.name not in _names(other))
-    for step in reversed(steps):
-        yield tuple(other for other in steps if other is not step)
+    yield from _without_one(steps)
     if len(steps) <= PAIRED_STEPS:
         yield from _one_for_another(steps)
         for pair in combinations(steps, 2):
             yield tuple(other for other in steps if other not in pair)
+
+
+def _without_one(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
+    for step in reversed(steps):
+        yield tuple(other for other in steps if other is not step)
 
 
 def _without_parts(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
@@ -77,6 +86,20 @@ def _one_for_another(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
         for other in submits:
             if other is not gone:
                 yield tuple(_renamed(step, gone.name, other.name) for step in steps if step is not gone)
+
+
+def _aimed(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
+    """What befalls some worker befalls the one that serves a request, as soon as it does.
+
+    No step fewer, but then those are not needed that made it befall this one.
+    """
+    for step in steps:
+        if isinstance(getattr(step, "worker", None), Slot | NotHolderOf):
+            others = [other for other in steps if other is not step]
+            for place, submit in enumerate(others, start=1):
+                if isinstance(submit, Submit):
+                    changed: dict[str, Any] = {"worker": HolderOf(submit.name), "at": Now(), "skew_ms": 0}
+                    yield (*others[:place], dataclasses.replace(step, **changed), *others[place:])
 
 
 def _names(step: Step) -> set[str]:

@@ -18,7 +18,7 @@ from ftmodel import engines, services, systems
 from ftmodel.bounds import Bounds
 from ftmodel.engines.model import make_model
 from ftmodel.errors import HarnessError, TopologyError, UsageError
-from ftmodel.history import Interval, Promise, Setting
+from ftmodel.history import SIMULATED, Interval, Promise, Setting
 from ftmodel.steps import Plan
 from ftmodel.store import Run
 from ftmodel.systems import Promises
@@ -33,8 +33,6 @@ from ftmodel.targets.real.target import RealTarget
 from ftmodel.targets.simulated import Planted, SimulatedTarget, refuses, release_of
 from ftmodel.topology import Topology
 
-SIMULATED: Final = "simulated"
-"""The version of what no release is: no known issue is one of its."""
 SCRATCH_ROOM: Final = 60
 """A scratch folder's path is shorter than this: below it lie sockets, whose paths hold 107 bytes."""
 

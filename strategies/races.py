@@ -12,6 +12,7 @@ from ftmodel.steps import (
     After,
     Anchor,
     Cancel,
+    End,
     Gone,
     HolderOf,
     KillFrontend,
@@ -37,6 +38,8 @@ RACE_MS = (0, 1, 5, 20)
 RACED_TOKENS = 200
 STORM = 8
 STORM_TOKENS = 100
+UNLISTED_MS = 2000
+"""So long after the last worker has gone every list has shown for a while that there is none."""
 
 
 def races(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
@@ -166,9 +169,9 @@ def _drain(
 
 
 def rolls(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
-    """Every worker is replaced, one after the other; or all die at once, and all come back."""
+    """Every worker is replaced, one after the other; or all die or are stopped at once, and all come back."""
     up = outline.with_state("up")
-    return st.sampled_from((_rolling, _to_zero)).map(lambda roll: roll(outline, up)) if up else None
+    return st.sampled_from((_rolling, _to_zero, _scaled_to_zero)).map(lambda roll: roll(outline, up)) if up else None
 
 
 def _rolling(outline: Outline, up: list[int]) -> tuple[Step, ...]:
@@ -192,6 +195,17 @@ def _to_zero(outline: Outline, up: list[int]) -> tuple[Step, ...]:
         for i, slot in enumerate(up, start=1)
     ]
     return (*kills, orphan, *starts)
+
+
+def _scaled_to_zero(outline: Outline, up: list[int]) -> tuple[Step, ...]:
+    """Asked for once no worker has been listed for a while: that is no failure of the service."""
+    stops = [StopWorker(name=named("s", outline, i), worker=Slot(slot)) for i, slot in enumerate(up, start=1)]
+    orphan = named("r", outline, len(up) + 1)
+    starts = [
+        StartWorker(name=named("s", outline, len(up) + 1 + i), slot=slot, at=End(orphan))
+        for i, slot in enumerate(up, start=1)
+    ]
+    return (*stops, Submit(name=orphan, max_tokens=8, at=Gone(stops[-1].name), skew_ms=UNLISTED_MS), *starts)
 
 
 def gates(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:

@@ -323,7 +323,9 @@ def mixes(*, outages: bool = False, apart: bool = False) -> SearchStrategy[Mix]:
     both = Mix(submit=4, cancel=6, start_worker=4, kill_worker=4, race=1, **calm)
     kills_most = Mix(submit=5, cancel=3, start_worker=5, kill_worker=6, kill_engine=1, restart=1, race=1, **calm)
     cancels_most = Mix(submit=4, cancel=9, start_worker=2, kill_worker=1, slow_reader=1, bad_request=1, **calm)
-    drains_most = Mix(submit=4, cancel=4, start_worker=4, kill_worker=2, stop_worker=3, drain=2, settle=3, heal=1)
+    drains_most = Mix(
+        submit=4, cancel=4, start_worker=4, kill_worker=2, stop_worker=3, drain=2, roll=1, settle=3, heal=1
+    )
     freezing = Mix(submit=5, cancel=4, start_worker=3, kill_worker=2, freeze_worker=3, bad_request=1, **calm)
     doors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=2, frontend=2, slow_reader=1, **calm)
     crowds = Mix(submit=4, cancel=3, start_worker=3, kill_worker=2, storm=2, roll=1, restart=1, **calm)

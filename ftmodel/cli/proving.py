@@ -15,7 +15,7 @@ from ftmodel.prove import LEAST_MARGIN, Drawing, Grounds, Row, false_alarms, pro
 from ftmodel.targets.simulated import Defect, Planted, catalogue
 
 TOPOLOGY: Final = "simulated"
-COLUMNS: Final = ("defect", "what is wrong", "found", "by", "examples", "steps", "least")
+COLUMNS: Final = ("defect", "what is wrong", "found", "by", "examples", "steps", "least", "shrunk")
 
 
 def chosen(file: Path | None, names: str | None) -> tuple[Planted, ...]:
@@ -78,6 +78,7 @@ def run(
         "defects": {row.defect.id: as_json(row) for row in rows},
         "clean_examples": clean,
         "false_alarms": len(alarms),
+        "invariants": {id_: [row.defect.id for row in rows if id_ in row.caught_by] for id_ in grounds.applying},
     }
 
 
@@ -89,6 +90,7 @@ def as_json(row: Row) -> dict[str, Any]:
         "examples": row.examples,
         "steps": row.steps,
         "least": row.defect.least_steps,
+        "shrunk": row.shrunk,
         "signatures": list(row.signatures),
     }
 
@@ -106,7 +108,7 @@ def markdown(proof: dict[str, Any], defects: tuple[Planted, ...]) -> str:
         hard = ", hard" if by_id[id_].hard else ""
         cells = (
             f"`{id_}`{hard}", by_id[id_].sentence, f"{row['found']} of {row['of']}", ", ".join(row["signatures"]),
-            f"{row['examples']:g}", str(row["steps"]), str(row["least"]),
+            f"{row['examples']:g}", str(row["steps"]), str(row["least"]), f"{row['shrunk']} of {row['of']}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -123,14 +125,41 @@ def write(path: Path, proof: dict[str, Any], defects: tuple[Planted, ...]) -> No
     _, ended, after = rest.partition(END)
     if not began or not ended:
         raise UsageError(f"--document {path}: expected a file with the lines {BEGIN} and {END}")
-    clean = f"In {proof['clean_examples']} examples without a defect {proof['false_alarms']} false alarms.\n"
-    path.write_text(f"{before}{BEGIN}\n{markdown(proof, defects)}\n{clean}{END}{after}", encoding="utf-8")
+    path.write_text(
+        f"{before}{BEGIN}\n{summary(proof, defects)}\n{markdown(proof, defects)}{END}{after}", encoding="utf-8"
+    )
+
+
+def summary(proof: dict[str, Any], defects: tuple[Planted, ...]) -> str:
+    """What stands above the table."""
+    rows = proof["defects"]
+    hard = {one.defect.id for one in defects if one.defect.hard}
+    missed = [id_ for id_, row in rows.items() if row["found"] < row["of"]]
+    large = [id_ for id_, row in rows.items() if row["shrunk"] < LEAST_SHRUNK * row["of"]]
+    easy = [id_ for id_ in hard if id_ in rows and rows[id_]["examples"] <= HARD_EXAMPLES]
+    blind = [id_ for id_, caught in proof["invariants"].items() if not caught]
+    lines = [
+        f"- {len(rows)} defects; not found with every seed: {_all(missed)}.",
+        f"- Not shrunk to the least steps that are known, or one more, with four of five seeds: {_all(large)}.",
+        f"- {len(hard)} of them are hard; found within a median of {HARD_EXAMPLES} examples all the same: {_all(easy)}.",
+        f"- {len(proof['invariants'])} invariants apply; no defect violated: {_all(blind)}.",
+        f"- In {proof['clean_examples']} examples without a defect: {proof['false_alarms']} false alarms.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+HARD_EXAMPLES: Final = 50
+LEAST_SHRUNK: Final = 0.8
+
+
+def _all(ids: list[str]) -> str:
+    return ", ".join(f"`{id_}`" for id_ in sorted(ids)) or "none"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.defect.id, row.defect.sentence, f"{row.found} of {len(row.finds)}", ", ".join(row.signatures),
-        f"{row.examples:g}", str(row.steps), str(row.defect.least_steps),
+        f"{row.examples:g}", str(row.steps), str(row.defect.least_steps), f"{row.shrunk} of {len(row.finds)}",
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from ftmodel.invariants.ledger import Ledger
 
 Need = Literal[
     "migrate", "engine ids", "lease", "exact text", "router bookkeeping", "a control plane service",
-    "a compared run (ftmodel compare EXAMPLE)", "runs on several topologies (ftmodel agree)"
+    "a compared run (ftmodel compare EXAMPLE)", "runs on several topologies (ftmodel agree)",
+    "real processes",
 ]  # fmt: skip
 """What an invariant may need of the system and the engine under test to say anything."""
 
@@ -100,6 +101,7 @@ def missing_need(invariant: type[Invariant], setting: Setting) -> Need | None:
         "a compared run (ftmodel compare EXAMPLE)": setting.variant != "as-drawn",
         "runs on several topologies (ftmodel agree)": False,  # no history has them
         "a control plane service": setting.promise.outage_s > 0,
+        "real processes": not setting.simulated,
         "router bookkeeping": setting.router_mode == "kv",
     }
     return next((need for need in sorted(invariant.needs) if not has[need]), None)

@@ -283,6 +283,7 @@ def changes(ledger: Ledger, request: Request, t: list[Incarnation]) -> int:
     return sum(
         any(change.could_overlap(from_s, to_s) for from_s, to_s in windows if from_s <= to_s)
         for change in list_changes(ledger, request.sent.frontend)
+        if change.could_overlap(life.before_s, life.after_s)
     )
 
 

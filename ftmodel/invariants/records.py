@@ -226,6 +226,8 @@ class View:
     titles: list[frozenset[str]] = field(default_factory=list)
     clear: list[bool] = field(default_factory=list)
     """The poll showed no id that the tester could not name: only then is a title that it lacks absent."""
+    shown_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By title: when the first and the last of the polls that show it began."""
 
     def add(self, at: Interval, titles: frozenset[str], *, clear: bool) -> None:
         """Put in a poll; two that overlap may come in any order. Equal lists are kept once."""
@@ -237,6 +239,9 @@ class View:
         self.afters_s.insert(place, at.after_s)
         self.titles.insert(place, self.titles[place - 1] if same else titles)
         self.clear.insert(place, clear)
+        for title in titles:
+            first_s, last_s = self.shown_s.get(title, (at.before_s, at.before_s))
+            self.shown_s[title] = min(first_s, at.before_s), max(last_s, at.before_s)
 
     def shows(self, poll: int, title: str) -> bool:
         """This poll showed it."""
@@ -252,7 +257,10 @@ class View:
 
     def first_showing(self, title: str, from_s: float) -> int | None:
         """The first poll begun at from_s or later that shows it."""
-        return next((poll for poll in self.since(from_s) if self.shows(poll, title)), None)
+        first_s, last_s = self.shown_s.get(title, (0.0, -1.0))
+        if last_s < from_s:
+            return None
+        return next((poll for poll in self.since(max(from_s, first_s)) if self.shows(poll, title)), None)
 
     def first_lacking(self, title: str, from_s: float) -> int | None:
         """The first poll begun at from_s or later that surely does not show it."""

@@ -195,6 +195,7 @@ class MemoryStays(Invariant):
     id = "R4"
     sentence = "Over many requests on one cluster, the memory of its processes does not grow."
     kinds = frozenset({"usage"})
+    needs = frozenset({"real processes"})
     slugs = frozenset({f"{role}-memory" for role in ROLES})
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from plants import plants
 
 from ftmodel import strategies, topology
 from ftmodel.prove import Grounds, Row, ViolationError, false_alarms, prove, seek
@@ -24,12 +25,14 @@ def proven(grounds: Grounds, text: str, *, examples: int = 200) -> Row:
     return row
 
 
+@plants
 def test_what_shows_in_the_first_example_of_all_is_found_there(grounds: Grounds) -> None:
     """Hypothesis plays it a second time, and must see the same."""
     row = proven(grounds, "moves-without-cause")
     assert (row.found, row.examples, row.steps) == (1, 1, 1)
 
 
+@plants
 @pytest.mark.parametrize(
     ("defect", "signature"),
     [
@@ -49,6 +52,7 @@ def test_nothing_is_found_where_nothing_is_planted(grounds: Grounds) -> None:
     assert false_alarms(grounds, strategies, examples=40, steps=30) == []
 
 
+@plants
 def test_a_defect_that_never_misbehaves_in_time_is_told_as_not_found(grounds: Grounds) -> None:
     find = seek(grounds, strategies, planted("drops-token:0.000001"), examples=3, steps=10, seed=0)
     assert find.error is None
@@ -56,6 +60,7 @@ def test_a_defect_that_never_misbehaves_in_time_is_told_as_not_found(grounds: Gr
     assert find.steps == 0
 
 
+@plants
 def test_a_violation_is_raised_as_a_class_of_its_invariants_own(grounds: Grounds) -> None:
     plan = Plan(
         topology="simulated",
@@ -71,6 +76,7 @@ def test_a_violation_is_raised_as_a_class_of_its_invariants_own(grounds: Grounds
     grounds.check(plan, 1, grounds.history(plan, seed=1))
 
 
+@plants
 def test_the_same_seed_finds_the_same(grounds: Grounds) -> None:
     finds = [seek(grounds, strategies, planted("abort-twice"), examples=50, steps=20, seed=5) for _ in range(2)]
     plans = [find.error.plan for find in finds if find.error is not None]

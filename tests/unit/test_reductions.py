@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ftmodel.reductions import smallest
-from ftmodel.steps import Cancel, HolderOf, KillWorker, Now, Plan, Settle, Step, StopWorker, Submit, Token
+from ftmodel.steps import Cancel, HolderOf, KillWorker, Now, Plan, Settle, Slot, Step, StopWorker, Submit, Token
 
 STEPS: tuple[Step, ...] = (
     Submit(name="r1", max_tokens=600, api="chat"),
@@ -72,3 +72,24 @@ def test_no_plan_is_asked_for_twice() -> None:
 def test_a_step_keeps_its_name_and_whom_it_concerns() -> None:
     found = smallest(PLAN, lambda plan: any(step.name == "s5" for step in plan.steps))
     assert found.steps == (Cancel(name="s5", request="r3", at=Now()),)
+
+
+def test_what_befell_some_worker_befalls_the_one_that_serves_a_request() -> None:
+    """The first two requests are there for the third to be served by worker 2, and for nothing else."""
+    plan = Plan(
+        topology="simulated",
+        workers=3,
+        steps=(Submit(name="r1"), KillWorker(name="k2", worker=Slot(2)), Submit(name="r3"), Submit(name="r4")),
+    )
+
+    def fails(plan: Plan) -> bool:
+        served = [step.name for step in plan.steps if isinstance(step, Submit)]
+        killed = next((step.worker for step in plan.steps if isinstance(step, KillWorker)), None)
+        lucky = killed == Slot(2) and len(served) == 3
+        return lucky or (isinstance(killed, HolderOf) and killed.request in served)
+
+    assert kinds(smallest(plan, fails)) == ["submit", "kill-worker"]
+
+
+def test_what_shows_whatever_is_done_keeps_a_step() -> None:
+    assert len(smallest(PLAN, lambda _: True).steps) == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plants import plants
 from typer.testing import CliRunner
 
 from ftmodel import campaign, planfile, shrinking, store, topology
@@ -23,6 +24,8 @@ from ftmodel.runner import Outcome
 from ftmodel.shrink import Seen
 from ftmodel.steps import Cancel, KillWorker, Plan, Settle, Slot, StartWorker, Step, Submit, Token
 from ftmodel.targets.simulated import catalogue
+
+pytestmark = plants
 
 DEFECT = "abort-ignored:0.3"
 SIGNATURE = "A3/ran-on"

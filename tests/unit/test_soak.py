@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plants import plants
 
 from ftmodel import planfile, topology
 from ftmodel.errors import StoreError
@@ -268,6 +269,7 @@ def until(condition: Any, bound_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+@plants
 def test_a_soak_finds_what_is_planted_outlives_its_death_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     store = tmp_path / "store"
     killed = soak(store, "--for", "10m", "--lanes", "1", "--defect", "usage-counts-one-more")

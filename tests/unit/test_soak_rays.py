@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from plants import plants
 
 from ftmodel.cli import soaking
 from ftmodel.errors import UsageError
@@ -53,6 +54,7 @@ def test_the_end_of_a_lane_is_told_once(monkeypatch: pytest.MonkeyPatch, last: A
     assert told == [("1", {"is": "ready"}), ("1", None)]
 
 
+@plants
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here: pip install '.[ray]'")
 def test_what_is_planted_is_found_though_a_node_is_killed(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster  # noqa: PLC0415

@@ -116,6 +116,17 @@ def test_targets_and_invariants_never_import_each_other() -> None:
     assert not {name for name in reached("ftmodel.invariants") if is_below(name, "ftmodel.targets")}
 
 
+def test_the_simulated_and_the_real_cluster_never_import_each_other() -> None:
+    assert not {name for name in reached("ftmodel.targets.simulated") if is_below(name, "ftmodel.targets.real")}
+    assert not {name for name in reached("ftmodel.targets.real") if is_below(name, "ftmodel.targets.simulated")}
+
+
+def test_nothing_imports_the_defects() -> None:
+    package = "ftmodel.targets.simulated.defects"
+    for name, path in MODULES.items():
+        assert is_below(name, package) or not [to for to, _ in imports(path, name) if is_below(to, package)], name
+
+
 def test_steps_and_histories_know_nothing_that_comes_after_them() -> None:
     assert reached("ftmodel.steps") == {"ftmodel.steps"}
     assert reached("ftmodel.outline") == {"ftmodel.steps", "ftmodel.outline"}

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ftmodel.targets.simulated.clients import Request
     from ftmodel.targets.simulated.frontend import Call, Frontend
 
-BLOCKS: Final = 128
+BLOCKS: Final = 32
 BLOCK_TOKENS: Final = 64
-"""A worker's KV cache: one long request fits, several do not; one that is alone may take more."""
+"""A worker's KV cache: many short requests fit, few long ones do; one that is alone may take more."""
 PREFILL_S_PER_TOKEN: Final = 0.00001
 BURST_TOKENS: Final = 16
 """Tokens that are sent at once, at most."""

@@ -164,7 +164,7 @@ ANSWERS: Final = (
         sentence="A request with a negative max_tokens is answered.",
     ),
     Defect(
-        id="empty-list-500", hook="respond", act=_answers(_empty_list_500), least_steps=3, hard=True,
+        id="empty-list-500", hook="respond", act=_answers(_empty_list_500), least_steps=2, hard=True,
         sentence="A frontend that lists no worker says that it failed, not that there is none.",
     ),
     Defect(
@@ -172,7 +172,7 @@ ANSWERS: Final = (
         sentence="After a migration chunks bear another id.",
     ),
     Defect(
-        id="foreign-model", hook="respond", act=_foreign_model, least_steps=2,
+        id="foreign-model", hook="respond", act=_foreign_model, least_steps=1,
         sentence="Chats with usage in the stream bear another model.",
     ),
     Defect(

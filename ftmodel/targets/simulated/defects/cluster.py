@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ftmodel.targets.simulated.discovery import Instance
 from ftmodel.targets.simulated.frontend import Frontend
-from ftmodel.targets.simulated.hooks import Act, Admit, Defect, Drain, Lease, Route, Tell
+from ftmodel.targets.simulated.hooks import Act, Admit, Count, Defect, Drain, Lease, Route, Tell
 from ftmodel.targets.simulated.worker import Job, Worker
 
 
@@ -23,11 +23,11 @@ def _passes_over_the_restarted(at: Route, normal: Act, instances: list[Instance]
     return normal([one for one in instances if "-" not in one.worker.title] or instances)
 
 
-def _passes_over_the_last(at: Route, normal: Act, instances: list[Instance]) -> Any:
-    """Whoever has failed once is never chosen again."""
-    failed = at.cluster.notes.setdefault("failed", set())
-    failed |= at.frontend.shunned
-    return normal([one for one in instances if one.identity not in failed])
+def _off_the_list(at: Count, normal: Act, name: str, amount: float) -> None:
+    normal(name, amount)
+    began = at.cluster.holders.get(at.call.request.id) if at.call is not None else None
+    if name == "failed" and began and began[-1].alive and isinstance(at.process, Frontend):
+        at.process.listed.pop(began[-1].instance.identity, None)
 
 
 def _keeps_lapsed(at: Lease, normal: Act, *args: Any) -> None:
@@ -37,15 +37,6 @@ def _keeps_lapsed(at: Lease, normal: Act, *args: Any) -> None:
 
 def _renews_no_more(at: Lease, normal: Act, instance: Instance, *args: Any) -> None:
     if not (at.what == "renew" and instance.worker.slot > 2):
-        normal(instance, *args)
-
-
-def _never_back(at: Lease, normal: Act, instance: Instance, *args: Any) -> None:
-    """A worker whose lease has lapsed while it was frozen does not register again."""
-    lapsed = at.cluster.notes.setdefault("lapsed", set())
-    if at.what == "lapse":
-        lapsed.add(instance.identity)
-    if at.what != "register" or instance.identity not in lapsed:
         normal(instance, *args)
 
 
@@ -99,13 +90,6 @@ def _drops_work(at: Drain, normal: Act) -> None:
         normal()
 
 
-def _frontend_drops_work(at: Drain, normal: Act) -> None:
-    normal()
-    if isinstance(at.process, Frontend):
-        for call in list(at.process.calls.values()):
-            at.process.fail(call, 503, "shutting down")
-
-
 def _unhealthy_after_cancel(at: Tell, normal: Act) -> Any:
     cancelled = at.process.role == "worker" and at.process.values.get("cancellations", 0.0) > 0
     return 503 if at.what == "health" and cancelled else normal()
@@ -128,27 +112,43 @@ def _model_lost(at: Tell, normal: Act) -> Any:
 
 
 def _stops_at_the_third(at: Admit, normal: Act, job: Job) -> None:
-    """A worker takes at most two requests with several choices, and then nothing more."""
+    normal(job)
     count = at.cluster.notes[at.worker.title] = at.cluster.notes.get(at.worker.title, 0) + (job.request.step.n > 1)
-    if count < 3:
-        normal(job)
+    if count > 2:
+        job.state = "stalled"
+
+
+def _second_guided_hangs(at: Admit, normal: Act, job: Job) -> None:
+    """A worker that compiles grammars has one place for them."""
+    normal(job)
+    count = at.cluster.notes[at.worker.title] = at.cluster.notes.get(at.worker.title, 0) + job.request.step.guided
+    if count > 1 and job.request.step.guided:
+        job.state = "stalled"
+
+
+def _takes_for_a_duplicate(at: Admit, normal: Act, job: Job) -> None:
+    normal(job)
+    known = at.cluster.notes.setdefault(at.worker.title, set())
+    if job.id in known:
+        job.state = "stalled"
+    known.add(job.id)
 
 
 CLUSTER: Final = (
     Defect(
-        id="routes-to-the-dead", hook="route", act=_routes_to_the_dead, least_steps=3, hard=True,
+        id="routes-to-the-dead", hook="route", act=_routes_to_the_dead, least_steps=1,
         sentence="A worker that was listed once is chosen for ever, dead or not.",
     ),
     Defect(
-        id="restarted-is-passed-over", hook="route", act=_passes_over_the_restarted, least_steps=4, hard=True,
+        id="restarted-is-passed-over", hook="route", act=_passes_over_the_restarted, least_steps=1,
         sentence="A worker that came back is never chosen while another is there.",
     ),
     Defect(
-        id="failed-once-failed-for-ever", hook="route", act=_passes_over_the_last, least_steps=4, hard=True,
-        sentence="A worker on which a request failed once is never chosen again.",
+        id="engine-error-takes-worker-off", hook="count", act=_off_the_list, least_steps=2,
+        sentence="A worker whose engine failed a request is taken off its frontend's list for ever.",
     ),
     Defect(
-        id="ghost", hook="lease", act=_keeps_lapsed, least_steps=2,
+        id="ghost", hook="lease", act=_keeps_lapsed, least_steps=1,
         sentence="A dead worker stays on the list.",
     ),
     Defect(
@@ -156,23 +156,19 @@ CLUSTER: Final = (
         sentence="The third worker and the fourth do not renew their leases.",
     ),
     Defect(
-        id="thawed-does-not-return", hook="lease", act=_never_back, least_steps=3, hard=True,
-        sentence="A worker that was frozen for longer than its lease does not come back to the list.",
-    ),
-    Defect(
-        id="restarted-is-not-listed", hook="lease", act=_never_listed, least_steps=2,
+        id="restarted-is-not-listed", hook="lease", act=_never_listed, least_steps=1,
         sentence="A worker that came back does not appear on the list.",
     ),
     Defect(
-        id="two-owners", hook="lease", act=_second_life_of_an_id, least_steps=2,
+        id="two-owners", hook="lease", act=_second_life_of_an_id, least_steps=1,
         sentence="A worker that came back takes the id of another that lives.",
     ),
     Defect(
-        id="stranger-is-listed", hook="tell", act=_stranger, least_steps=2,
+        id="stranger-is-listed", hook="tell", act=_stranger, least_steps=1,
         sentence="Once a worker has come back, the list shows an id that nobody has.",
     ),
     Defect(
-        id="drain-stays-listed", hook="drain", act=_stays_listed, least_steps=2,
+        id="drain-stays-listed", hook="drain", act=_stays_listed, least_steps=2, hard=True,
         sentence="A worker that drains stays on the list.",
     ),
     Defect(
@@ -188,15 +184,15 @@ CLUSTER: Final = (
         sentence="A worker that is asked to stop ends at once, whatever it holds.",
     ),
     Defect(
-        id="unhealthy-after-cancel", hook="tell", act=_unhealthy_after_cancel, least_steps=2, hard=True,
+        id="unhealthy-after-cancel", hook="tell", act=_unhealthy_after_cancel, least_steps=1,
         sentence="A worker that has aborted a request says that it is not healthy.",
     ),
     Defect(
-        id="frontend-unhealthy-alone", hook="tell", act=_frontend_unhealthy_alone, least_steps=2, hard=True,
+        id="frontend-unhealthy-alone", hook="tell", act=_frontend_unhealthy_alone, least_steps=1, hard=True,
         sentence="A frontend that lists no worker says that it is not healthy.",
     ),
     Defect(
-        id="draining-frontend-says-dead", hook="tell", act=_dead_while_draining, least_steps=2,
+        id="draining-frontend-says-dead", hook="tell", act=_dead_while_draining, least_steps=2, hard=True,
         sentence="A frontend that drains says that it does not live.",
     ),
     Defect(
@@ -205,6 +201,14 @@ CLUSTER: Final = (
     ),
     Defect(
         id="third-of-several-choices-hangs", hook="admit", act=_stops_at_the_third, least_steps=3, hard=True,
-        sentence="A worker that has had three requests with several choices takes in nothing more.",
+        sentence="A worker that has had three requests with several choices generates nothing more.",
+    ),
+    Defect(
+        id="second-guided-hangs", hook="admit", act=_second_guided_hangs, least_steps=2, hard=True,
+        sentence="A worker generates for the first request with a grammar, and for no other one.",
+    ),
+    Defect(
+        id="returning-request-is-dropped", hook="admit", act=_takes_for_a_duplicate, least_steps=2, hard=True,
+        sentence="A request that comes to a worker a second time is taken for a duplicate, and left to wait.",
     ),
 )  # fmt: skip

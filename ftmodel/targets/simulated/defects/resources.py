@@ -18,6 +18,19 @@ def _blocks_kept(cause: str) -> Act:
     return act
 
 
+def _third_of_several_kept(at: Free, normal: Act, job: Job) -> None:
+    blocks = job.blocks
+    normal(job)
+    count = at.cluster.notes[at.worker.title] = at.cluster.notes.get(at.worker.title, 0) + (job.request.step.n > 1)
+    at.worker.blocks_used += blocks if count > 2 and job.request.step.n > 1 else 0
+
+
+def _failure_spreads(at: Free, normal: Act, job: Job) -> None:
+    normal(job)
+    if at.cause == "failed" and len(at.worker.running) > 1:
+        at.worker.abort(at.worker.running[0])
+
+
 def _slot_kept(at: Free, normal: Act, job: Job) -> None:
     if at.cause != "aborted" or job.sent > 0:
         normal(job)
@@ -127,16 +140,24 @@ def _frontend_dies(at: Count, normal: Act, name: str, amount: float) -> None:
 
 RESOURCES: Final = (
     Defect(
-        id="kv-leaks-on-cancel", hook="free", act=_blocks_kept("aborted"), least_steps=2,
+        id="kv-leaks-on-cancel", hook="free", act=_blocks_kept("aborted"), least_steps=1,
         sentence="The KV blocks of an aborted request stay taken.",
     ),
     Defect(
-        id="kv-leaks-on-preemption", hook="free", act=_blocks_kept("preempted"), least_steps=3, hard=True,
+        id="kv-leaks-on-preemption", hook="free", act=_blocks_kept("preempted"), least_steps=2, hard=True,
         sentence="The KV blocks of a preempted request stay taken.",
     ),
     Defect(
         id="kv-leaks-on-failure", hook="free", act=_blocks_kept("failed"), least_steps=2,
         sentence="The KV blocks of a request that its engine failed stay taken.",
+    ),
+    Defect(
+        id="kv-leaks-on-third-of-several-choices", hook="free", act=_third_of_several_kept, least_steps=3, hard=True,
+        sentence="The KV blocks of the third request with several choices on a worker stay taken, and of those after it.",
+    ),
+    Defect(
+        id="failure-spreads", hook="free", act=_failure_spreads, least_steps=4,
+        sentence="Where an engine fails one of three requests, another one is aborted.",
     ),
     Defect(
         id="slot-leaks-when-cancelled-early", hook="free", act=_slot_kept, least_steps=2,
@@ -147,11 +168,10 @@ RESOURCES: Final = (
         sentence="A request that its engine failed keeps its slot.",
     ),
     Defect(
-        id="slot-leaks-when-cancelled-after-migration", hook="free", act=_slot_kept_after_migration, least_steps=3,
-        hard=True, sentence="A request that was migrated and then aborted keeps its slot.",
+        id="slot-leaks-when-cancelled-after-migration", hook="free", act=_slot_kept_after_migration, least_steps=3, sentence="A request that was migrated and then aborted keeps its slot.",
     ),
     Defect(
-        id="inflight-leaks-when-cancel-meets-kill", hook="count", act=_inflight_of_raced, least_steps=3, hard=True,
+        id="inflight-leaks-when-cancel-meets-kill", hook="count", act=_inflight_of_raced, least_steps=3,
         sentence="A request whose client leaves as its worker dies stays in the frontend's count.",
     ),
     Defect(
@@ -167,7 +187,7 @@ RESOURCES: Final = (
         sentence="A request that is cancelled before its first token is taken off the count of those that wait twice.",
     ),
     Defect(
-        id="worker-inflight-leaks-when-crowded", hook="count", act=_worker_inflight, least_steps=4, hard=True,
+        id="worker-inflight-leaks-when-crowded", hook="count", act=_worker_inflight, least_steps=4,
         sentence="With more than three requests on a worker, the end of one is not counted.",
     ),
     Defect(
@@ -187,11 +207,11 @@ RESOURCES: Final = (
         sentence="A cancelled request is counted as failed for another reason.",
     ),
     Defect(
-        id="migrations-overcounted", hook="count", act=_migrations_tenfold, least_steps=2,
+        id="migrations-overcounted", hook="count", act=_migrations_tenfold, least_steps=1,
         sentence="A migration is counted fifty times.",
     ),
     Defect(
-        id="counter-falls", hook="count", act=_falls, least_steps=4, hard=True,
+        id="counter-falls", hook="count", act=_falls, least_steps=1,
         sentence="The count of successes begins anew after eight.",
     ),
     Defect(
@@ -211,7 +231,7 @@ RESOURCES: Final = (
         sentence="A worker ends when a request is cancelled before its first token.",
     ),
     Defect(
-        id="second-cancel-kills-frontend", hook="count", act=_frontend_dies, least_steps=4, hard=True,
+        id="second-cancel-kills-frontend", hook="count", act=_frontend_dies, least_steps=4,
         sentence="A frontend crashes after its second cancel.",
     ),
 )  # fmt: skip
