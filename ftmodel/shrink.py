@@ -28,7 +28,7 @@ from ftmodel.steps import Plan
 
 FIRST_RUNS: Final = 10
 """Replays of the plan as it is ..."""
-FIRST_RUNS_MOST: Final = 30
+FIRST_RUNS_MOST: Final = 60
 """... and so many, if it did not fail once in those."""
 RATE_RUNS: Final = 40
 """Replays of the result, unless the time does not allow them."""
@@ -45,7 +45,7 @@ AS_OFTEN: Final = 3.0
 AS_OFTEN_CLEAR: Final = 7.0
 """... and it must be so much likelier that it does not."""
 SURE_AFTER: Final = 3
-"""A plan's rate is known well enough after so many failures, or `FIRST_RUNS` runs."""
+"""A plan's rate is known well enough after so many failures, or `FIRST_RUNS_MOST` runs."""
 UNKNOWN_BOUND: Final = 3
 """A plan of which so many executions were unknown is given up; likewise the whole, of the first one."""
 
@@ -435,7 +435,7 @@ class Search:
         """The rate of the plan as it is now, by a few runs."""
 
         def more(failed: list[bool]) -> int:
-            return 0 if sum(failed) >= SURE_AFTER else FIRST_RUNS - len(failed)
+            return 0 if sum(failed) >= SURE_AFTER else FIRST_RUNS_MOST - len(failed)
 
         failed = self.runs.until(SEARCH, self.plan, more)
         return max(sum(failed), 1) / max(len(failed), 1)

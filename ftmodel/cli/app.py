@@ -194,7 +194,7 @@ def shrink(
     sim_seed: SimSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Make a failing example as small as it can be, and measure how often that fails. Called again, it goes on."""
+    """Make a failing example as small as it can be, measure how often that fails, and report it. Called again, it goes on."""
     options = Options(
         python=sut_python, cold_start=cold_start, rules=_rules(known_issues),
         planted=proving.planted(defects, defect), sim_seed=sim_seed,
@@ -202,10 +202,11 @@ def shrink(
     console = _console(as_json)
     budget_s = _seconds(budget, "--budget")
     with cli_shrinking.Shown(console, budget_s) as shown:
-        found = shrinking.run(example, options, shown, signature=signature, budget_s=budget_s)
+        found = shrinking.run(example, options, shown, signature=signature, budget_s=budget_s - shown.reserved_s)
     cli_shrinking.result(console, found, replay=proving.as_typed(defects, defect))
+    row = cli_shrinking.reported(console, found, options, until_s=shown.until_s)
     if as_json:
-        _print_json(found.row())
+        _print_json(row)
     raise Done(0 if found.shrunk.reproduced else EXIT_CODES["unknown"])
 
 
@@ -293,7 +294,7 @@ def report(
     signature: Annotated[
         str | None, typer.Option("--signature", help="The finding to report; else the first that is not known.")
     ] = None,
-    times: Annotated[int, typer.Option(min=0, help="How often repro.py is run; 0: none is made.")] = 5,
+    times: Annotated[int, typer.Option(min=0, help="How often repro.py is run; 0: none is made.")] = (reporting.TIMES),
     sut_python: SutPython = None,
     known_issues: KnownIssues = None,
     as_json: Json = False,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,19 +15,30 @@ from ftmodel.report import case, index, markdown, page, script
 from ftmodel.report.files import written
 from ftmodel.runner import Rules
 
+TIMES: Final = 5
+"""How often a script is run before it is published, unless another number is asked for."""
+
 
 def example(
-    console: Console, folder: Path, rules: Rules, *, signature: str | None, python: Path | None, times: int
+    console: Console,
+    folder: Path,
+    rules: Rules,
+    *,
+    signature: str | None,
+    python: Path | None,
+    times: int = TIMES,
+    until_s: float = math.inf,
 ) -> dict[str, Any]:
     """Write report.html, and where something was violated REPORT.md and repro.py, if that fails in one of `times` runs.
 
-    They are run with this interpreter; else with that of the run. Raises StoreError or UsageError.
+    They are run with this interpreter, else with that of the run; after `until_s` (monotonic) no further one begins.
+    Raises StoreError or UsageError.
     """
     read = case.load(folder, signature=signature, rules=rules)
     repro = None
     if read.finding is not None and times:
         console.print(f"running {script.REPRO} {times} times ...", highlight=False)
-        repro = script.published(read, python or Path(read.env.get("sut_python") or sys.executable), times)
+        repro = script.published(read, python or Path(read.env.get("sut_python") or sys.executable), times, until_s)
     files = [written(folder / page.PAGE, page.render(read, repro))]
     if read.finding is not None:
         files.append(written(folder / markdown.REPORT, markdown.render(read, repro)))

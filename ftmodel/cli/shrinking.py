@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from ftmodel import store
+from ftmodel.campaign import Options
+from ftmodel.cli import reporting
 from ftmodel.rates import Rate
+from ftmodel.report import script
+from ftmodel.report.case import SHRINK_FILE
 from ftmodel.runner import Outcome
 from ftmodel.shrink import Seen
 from ftmodel.shrinking import Result
@@ -18,6 +23,8 @@ from ftmodel.steps import Plan, Step, words
 
 EVERY: Final = 20
 """Where there is no terminal: a line after so many executions."""
+REPORT_SHARE: Final = 0.1
+"""Of the time, what is kept for the runs of the report's script."""
 
 
 class Shown:
@@ -25,7 +32,8 @@ class Shown:
 
     def __init__(self, console: Console, budget_s: float) -> None:
         self._console = console
-        self._until_s = time.monotonic() + budget_s
+        self.until_s = time.monotonic() + budget_s
+        self.reserved_s = REPORT_SHARE * budget_s
         self._lock = threading.Lock()
         self._size = ""
         self._rate = ""
@@ -88,11 +96,11 @@ class Shown:
             self._say(self._told())
 
     def _show(self) -> None:
-        left_s = max(0.0, self._until_s - time.monotonic())
+        left_s = max(0.0, self.until_s - time.monotonic())
         self._progress.update(self._task, completed=self._budget_s - left_s, told=self._told())
 
     def _told(self) -> str:
-        left_s = max(0.0, self._until_s - time.monotonic())
+        left_s = max(0.0, self.until_s - time.monotonic())
         rate = f", failed {self._rate}" if self._rate else ""
         return f"{self._size}{rate}, {self._executions} executions, {left_s:.0f} s left"
 
@@ -129,5 +137,21 @@ def result(console: Console, found: Result, *, replay: str = "") -> None:
         console.print(f"beside it  {escape(f'{signature} {count}x{where}')}", highlight=False, soft_wrap=True)
     if not shrunk.done:
         console.print("[yellow]the time was over[/] before nothing more could be left out; the same command goes on")
-    console.print(f"in   {escape(str(found.folder))}", highlight=False, soft_wrap=True)
-    console.print(f"next [cyan]{escape(f'ftmodel report {found.example}')}[/]", highlight=False, soft_wrap=True)
+    console.print(f"in   {escape(str(found.folder))}\n", highlight=False, soft_wrap=True)
+
+
+def reported(console: Console, found: Result, options: Options, *, until_s: float) -> dict[str, Any]:
+    """Make the report of the smallest plan, and return what `--json` prints: the result, and where the script lies.
+
+    Raises StoreError.
+    """
+    row = {**found.row(), "repro": ""}
+    if not found.shrunk.reproduced:
+        return row
+    made = reporting.example(
+        console, found.example, options.rules, signature=found.shrunk.signature, python=options.python, until_s=until_s
+    )
+    row["repro"] = next((file for file in made["files"] if file.endswith(script.REPRO)), "")
+    if (found.folder / SHRINK_FILE).is_file():
+        store.write_json(found.folder / SHRINK_FILE, row)
+    return row

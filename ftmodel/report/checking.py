@@ -11,6 +11,7 @@ from ftmodel.invariants.duty import completion
 from ftmodel.invariants.records import Request
 from ftmodel.invariants.resources import BOOKKEEPING, GAUGES
 from ftmodel.report.case import Case
+from ftmodel.report.runtime.checks import PROBES
 from ftmodel.steps import BadRequest, Cancel, Submit
 
 MODULE: Final = "ftmodel.report.runtime.checks"
@@ -26,7 +27,9 @@ def check(case: Case) -> tuple[str, str] | None:
     if found is None:
         return None
     name, arguments, named = found
-    words = [*map(repr, arguments), *(f"{key}={value!r}" for key, value in named.items())]
+    requests = case.shown.ledger.requests
+    told = dict.fromkeys(PROBES if one in requests and requests[one].sent.probe else one for one in arguments)
+    words = [*map(repr, told), *(f"{key}={value!r}" for key, value in named.items())]
     return f"{name}({', '.join(words)})", name
 
 

@@ -105,7 +105,9 @@ def _finding(run: Execution, finding: Finding) -> dict[str, Any]:
         "reason": issue.reason if issue else "",
         "reason_link": issue.link if issue else "",
         "sentence": next((cls.sentence for cls in INVARIANTS if cls.id == finding.invariant), ""),
-        "message": finding.message if finding.subject in finding.message else f"{finding.subject}: {finding.message}",
+        "message": finding.message
+        if finding.subject.partition(" ")[0] in finding.message
+        else f"{finding.subject}: {finding.message}",
         "evidence": finding.evidence,
         "quote": promised.quote if promised else "",
         "page": promised.page if promised else "",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 import re
 import subprocess
 import textwrap
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ from ftmodel.engines import Engine
 from ftmodel.report import bundle, calls, checking
 from ftmodel.report.calls import UntoldError
 from ftmodel.report.case import Case
+from ftmodel.report.runtime.checks import PROBES
 from ftmodel.report.runtime.cluster import Server, Setup, Start
 from ftmodel.report.runtime.trial import GAUGES
 from ftmodel.report.words import Repro, head
@@ -61,6 +64,8 @@ def text(case: Case, engine: Engine | None = None) -> str:
         )
     try:
         told = list(calls.calls(case, engine))
+        if repr(PROBES) in check[0]:
+            told.insert(0, ("trial.probe_restarted()", set()))
     except UntoldError as error:
         raise NoScriptError(str(error)) from None
     setup = _setup(case, engine)
@@ -95,10 +100,11 @@ def text(case: Case, engine: Engine | None = None) -> str:
     )
 
 
-def published(case: Case, python: Path, times: int) -> Repro:
+def published(case: Case, python: Path, times: int, until_s: float = math.inf) -> Repro:
     """Make the script, run it so often with this interpreter, and keep it beside the report if it ever fails.
 
-    Where the run was on an engine of ours, the system's own is tried first: the script is shorter then.
+    Where the run was on an engine of ours, the system's own is tried first: the script is shorter then. After `until_s`
+    (monotonic) no further run begins, but each script is run once.
     """
     kept = case.folder / REPRO
     kept.unlink(missing_ok=True)
@@ -108,7 +114,7 @@ def published(case: Case, python: Path, times: int) -> Repro:
             draft = case.folder / f"{REPRO}.draft"
             draft.write_text(text(case, engine), encoding="utf-8", errors="backslashreplace")
             try:
-                tried = _tried(draft, python, times)
+                tried = _tried(draft, python, times, until_s)
                 if tried.published and (best is None or tried.failed > best.failed):
                     best = tried
                     draft.replace(kept)
@@ -116,7 +122,7 @@ def published(case: Case, python: Path, times: int) -> Repro:
                     best = tried
             finally:
                 draft.unlink(missing_ok=True)
-            if best.failed == times:
+            if best.failed == best.of:
                 break
     except NoScriptError as error:
         return Repro(published=False, why_not=f"{error}.")
@@ -139,27 +145,30 @@ def _engines(case: Case) -> list[Engine]:
     return [own] if needs else [*plain, own]
 
 
-def _tried(script: Path, python: Path, times: int) -> Repro:
-    failed, line, other = 0, "", ""
-    for _ in range(times):
+def _tried(script: Path, python: Path, times: int, until_s: float) -> Repro:
+    failed, of, line, other = 0, 0, "", ""
+    while of < times and (of == 0 or time.monotonic() < until_s):
+        of += 1
         try:
             done = subprocess.run(
                 [str(python), str(script)], capture_output=True, text=True, timeout=RUN_BOUND_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return Repro(published=False, of=times, why_not=f"it could not be run: {error}")
+            return Repro(published=False, of=of, why_not=f"it could not be run: {error}")
         told = [part for part in done.stdout.splitlines() if part.startswith(("PASS", "FAIL", "no trial"))]
         last = told[-1] if told else (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         if done.returncode == 1 and last.startswith("FAIL"):
             failed, line = failed + 1, last
         elif done.returncode != 0:
-            return Repro(published=False, of=times, why_not=f"it could not be run with {python}: {last}")
+            return Repro(published=False, of=of, why_not=f"it could not be run with {python}: {last}")
         else:
             other = last
     if not failed:
-        why = f"the script that was made for it did not fail in {times} runs (it printed {other!r}), so it is not published."
-        return Repro(published=False, of=times, why_not=why)
-    return Repro(published=True, failed=failed, of=times, line=line)
+        why = (
+            f"the script that was made for it did not fail in {of} runs (it printed {other!r}), so it is not published."
+        )
+        return Repro(published=False, of=of, why_not=why)
+    return Repro(published=True, failed=failed, of=of, line=line)
 
 
 # --- what is said at the top

@@ -73,13 +73,17 @@ def versions(case: Case) -> list[tuple[str, str]]:
 def head(run: Execution) -> str:
     """What a plan runs on, in a sentence."""
     setting, plan = run.ledger.setting, run.plan
-    prefill = f", {setting.prefill_workers} prefill workers" if setting.prefill_workers else ""
-    frontends = f"{setting.frontends} frontend{'s' if setting.frontends != 1 else ''}"
+    prefill = f", {_counted(setting.prefill_workers, 'prefill worker')}" if setting.prefill_workers else ""
     return (
-        f"{frontends} ({setting.router_mode} routing), {setting.workers} workers{prefill}, engine {setting.engine};"
+        f"{_counted(setting.frontends, 'frontend')} ({setting.router_mode} routing),"
+        f" {_counted(setting.workers, 'worker')}{prefill}, engine {setting.engine};"
         f" discovery over {setting.discovery}, requests over {setting.request_plane}; migration limit"
         f" {plan.migration_limit}, {plan.patience} patience."
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
 def outcomes(events: Iterable[Event]) -> dict[str, tuple[str, str]]:

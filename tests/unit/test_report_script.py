@@ -209,6 +209,7 @@ class Seen:
     """A trial as a check looks at it."""
 
     requests: dict[str, clients.Request]
+    probes: list[clients.Request] = dataclasses.field(default_factory=list)
 
 
 def answered(status: int, how: str, *items: Item, **asked: Any) -> clients.Request:
@@ -252,6 +253,19 @@ def test_a_check_sees_what_is_wrong_and_nothing_in_a_whole_answer(
     assert check(Seen({"r1": request_})).startswith("r1 ")  # type: ignore[arg-type]
     whole = answered(200, "eof", *WHOLE[:2], Item("usage", "9", count=2), WHOLE[2], ask={"max_tokens": 2})
     assert check(Seen({"r1": whole})) == ""  # type: ignore[arg-type]
+
+
+def test_a_finding_about_a_probe_is_looked_for_in_the_probes_of_the_script(violated: case.Case) -> None:
+    probe = next(name for name, request in violated.shown.ledger.requests.items() if request.sent.probe)
+    read = of(violated, "L2/status-500", probe)
+    found = checking.check(read)
+    assert found is not None
+    assert "status('probes'" in found[0]
+    assert "trial.probe_restarted()" in script.text(read)
+    assert "trial.probe_restarted()" not in script.text(of(violated, "L2/status-500"))
+    of_probes = Seen({}, [answered(200, "eof", *WHOLE), answered(500, "eof")])
+    assert checks.status(checks.PROBES, got=500)(of_probes).startswith("r1 got status 500")  # type: ignore[arg-type]
+    assert checks.status(checks.PROBES, got=500)(Seen({}, of_probes.probes[:1])) == ""  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from ftmodel.report.runtime.cluster import Life
 from ftmodel.report.runtime.trial import FOREVER, Trial
 
 Check = Callable[[Trial], str]
+PROBES = "probes"
+"""Among names of requests: all that were sent until a worker that was started again served."""
 
 
 def _of_any(names: Iterable[str], wrong: Callable[[Trial, Request], str]) -> Check:
@@ -20,8 +22,9 @@ def _of_any(names: Iterable[str], wrong: Callable[[Trial, Request], str]) -> Che
     named = tuple(names)
 
     def check(trial: Trial) -> str:
-        asked = [trial.requests[name] for name in named if trial.requests[name].sent_s < FOREVER]
-        return next((f"{request.name} {words}" for request in asked if (words := wrong(trial, request))), "")
+        asked = [one for name in named for one in (trial.probes if name == PROBES else (trial.requests[name],))]
+        sent = (request for request in asked if request.sent_s < FOREVER)
+        return next((f"{request.name} {words}" for request in sent if (words := wrong(trial, request))), "")
 
     return check
 

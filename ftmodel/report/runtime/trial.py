@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -83,6 +85,8 @@ class Trial:
         self.setup = setup
         self.cluster = Cluster(setup)
         self.requests: dict[str, Request] = {}
+        self.probes: list[Request] = []
+        """What was asked until a worker that was started again served (`probe_restarted`)."""
         self.first: dict[str, dict[str, float]] = {}
         """The metrics of each process before the first step."""
         self.samples: list[tuple[float, str, dict[str, float]]] = []
@@ -96,6 +100,8 @@ class Trial:
         self._victims: dict[str, Life] = {}
         self._waiting: set[str] = set()
         self._closing = False
+        self._probing = False
+        self._probed = itertools.count()
         self._orders: Orders | None = None
         self._clients: Clients | None = None
         self._watch: threading.Thread | None = None
@@ -139,11 +145,8 @@ class Trial:
 
             def served(place: int = place, asked: list[str] = asked) -> bool:
                 self._all_alive()
-                probe = Request(
-                    f"probe{place}-{len(asked)}", _uuid(place, len(asked)), stream=False, chars=20, ask=_PROBE
-                )
+                probe = self._probe(place)
                 asked.append(probe.id)
-                self._sent(probe, place)
                 with self._changed:
                     self._changed.wait_for(lambda: bool(probe.how), 1.0)
                 lines = self.cluster.said("begun")
@@ -151,6 +154,29 @@ class Trial:
                 return all(life.title in answering for life in self.cluster.alive("worker", "prefill"))
 
             self.cluster.until(served, bound_s, "every worker has answered")
+
+    def _probe(self, place: int) -> Request:
+        number = next(self._probed)
+        probe = Request(f"probe{number + 1}", _uuid(place, number), stream=False, chars=20, ask=_PROBE)
+        self._sent(probe, place)
+        return probe
+
+    def probe_restarted(self) -> None:
+        """From now on, ask through each frontend after the start of a worker until that serves, as who waits for it does."""
+        self._probing = True
+
+    def _until_serves(self, life: Life, place: int) -> None:
+        end_s = self.cluster.now() + self.setup.boot_bound_s
+        asked: set[str] = set()
+        with contextlib.suppress(VoidError):  # the trial is over
+            while life.alive and self.cluster.now() < end_s:
+                probe = self._probe(place)
+                self.probes.append(probe)
+                asked.add(probe.id)
+                self._wait(lambda probe=probe: bool(probe.how), 1.0)  # type: ignore[misc]
+                if any(at is life and line.id in asked for at, line in self.cluster.said("begun")):
+                    return
+                self._wait(lambda: False, LOOK_S)
 
     def _all_alive(self) -> None:
         for life in self.cluster.lives.values():
@@ -459,7 +485,9 @@ class Trial:
         life = self.cluster.at(role, place) if place else None
         if not place or (life is not None and life.alive):
             raise VoidError(f"no place for a {role}")
-        self.cluster.spawn(role, place, life.plane if life is not None and again else 0)
+        started = self.cluster.spawn(role, place, life.plane if life is not None and again else 0)
+        for gate in self.cluster.alive("frontend") if self._probing and role != "frontend" else ():
+            threading.Thread(target=self._until_serves, args=(started, gate.slot), daemon=True).start()
 
     def settle(self, name: str) -> None:
         """Wait until no request is open and every other step is done."""
