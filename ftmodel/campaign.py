@@ -287,15 +287,19 @@ def _agreed(run: Path, outcomes: list[Outcome], rules: Rules) -> list[Outcome]:
 
 def write_env(kept: Run, session: Session, **facts: object) -> None:
     """Write down what was run: the system and its versions, the interpreter, the topologies, and these facts."""
-    kept.write_env(
-        system=session.system.name,
-        versions=session.versions,
-        sut_python=str(session.python),
-        cold_start=session.cold_start,
-        topologies=[top.name for top in session.topologies],
+    kept.write_env(**facts_of(session), **facts)
+
+
+def facts_of(session: Session) -> dict[str, object]:
+    """What is run: the system and its versions, the interpreter, the topologies."""
+    return {
+        "system": session.system.name,
+        "versions": session.versions,
+        "sut_python": str(session.python),
+        "cold_start": session.cold_start,
+        "topologies": [top.name for top in session.topologies],
         **_of_simulated(session),
-        **facts,
-    )
+    }
 
 
 def _of_simulated(session: Session) -> dict[str, object]:

@@ -22,6 +22,7 @@ from ftmodel.errors import HarnessError
 from ftmodel.runner import Examples, Outcome
 from ftmodel.session import AS_DRAWN, Compared, Proof, Session
 from ftmodel.steps import FRONTENDS, Plan, Step
+from ftmodel.store import Run
 from ftmodel.targets.real.ports import claim
 from ftmodel.topology import Topology
 
@@ -91,6 +92,8 @@ class Example:
     plan: Plan
     proof: Proof
     compared: Compared
+    run: Run | None = None
+    """Where it is kept, if not where the session's are."""
     seats: tuple[socket.socket, ...] = ()
     in_lane: bool = False
 
@@ -167,9 +170,12 @@ class Lanes:
         self._waiting.append(Example(name=name, topology=topology, plan=plan, proof=proof, compared=compared))
         self._begin_while(lambda: len(self._waiting) >= AHEAD)
 
-    def play(self, name: str, topology: Topology, plan: Plan, proof: Proof) -> Outcome:
-        """Play an example in this thread as soon as there is room for it; several threads may. Raises as `runner.play`."""
-        example = Example(name=name, topology=topology, plan=plan, proof=proof, compared=AS_DRAWN)
+    def play(self, name: str, topology: Topology, plan: Plan, proof: Proof, *, run: Run | None = None) -> Outcome:
+        """Play an example in this thread as soon as there is room for it; several threads may. Raises as `runner.play`.
+
+        `run`: where it is kept, if not where the session's are.
+        """
+        example = Example(name=name, topology=topology, plan=plan, proof=proof, compared=AS_DRAWN, run=run)
         with self._changed:
             while not self._fits(example):
                 self._raise_errors()
@@ -179,6 +185,14 @@ class Lanes:
             return self._played(example)
         finally:
             self._leave(example)
+
+    def drop(self, is_unwanted: Callable[[str], bool]) -> list[str]:
+        """Of what was started and has not begun, drop what has such a name. From any thread; returns the names."""
+        with self._changed:
+            unwanted = [example for example in self._waiting if is_unwanted(example.name)]
+            self._waiting = [example for example in self._waiting if example not in unwanted]
+            self._changed.notify()
+        return [example.name for example in unwanted]
 
     def begin(self) -> None:
         """Wait until all that was started has begun. Raises what went wrong in an earlier one."""
@@ -248,7 +262,7 @@ class Lanes:
 
         outcome, _ = runner.play(
             self._session, example.topology, example.plan, example.proof, example.name, self._examples.watcher,
-            steps_done=steps_done, compared=example.compared, rules=self._examples.rules,
+            steps_done=steps_done, compared=example.compared, rules=self._examples.rules, run=example.run,
         )  # fmt: skip
         return outcome
 

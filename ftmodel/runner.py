@@ -16,6 +16,7 @@ from ftmodel.invariants import INVARIANTS, Invariant, Judgement, judge
 from ftmodel.known import Issue, of_findings
 from ftmodel.session import AS_DRAWN, Compared, Proof, Session
 from ftmodel.steps import Plan, Step
+from ftmodel.store import Run
 from ftmodel.targets import Target
 from ftmodel.topology import Topology
 
@@ -133,14 +134,15 @@ def play(
     steps_done: Callable[[], None] = lambda: None,
     compared: Compared = AS_DRAWN,
     rules: Rules = RULES,
+    run: Run | None = None,
 ) -> tuple[Outcome, Target]:
-    """Run a whole plan on a fresh cluster, close that, judge what happened and write it down.
+    """Run a whole plan on a fresh cluster, close that, judge what happened and write it down: in `run`, or the session's.
 
     `steps_done` is called before the example comes to its end. A failure of the harness ends the steps, and is told in
     the outcome. Raises StoreError, and what interrupts it; nothing of the cluster is left in any case.
     """
     began_s = time.monotonic()
-    folder = session.run.example(name)
+    folder = (run or session.run).example(name)
     target = session.target(topology, plan, proof, folder / "logs", compared)
     try:
         try:

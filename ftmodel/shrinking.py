@@ -33,12 +33,12 @@ from typing import Any, Final, Protocol
 
 from ftmodel import campaign, engines, history, planfile, runner, shrink, store, systems
 from ftmodel.campaign import Options
-from ftmodel.errors import UsageError
+from ftmodel.errors import HarnessError, UsageError
 from ftmodel.invariants import Finding
 from ftmodel.lanes import Lanes, mended
 from ftmodel.rates import Rate
-from ftmodel.runner import Examples, Outcome
-from ftmodel.session import Session
+from ftmodel.runner import Examples, Outcome, Rules
+from ftmodel.session import Proof, Session
 from ftmodel.shrink import Memory, Seen, Shrunk
 from ftmodel.steps import Plan
 from ftmodel.store import Run
@@ -47,6 +47,7 @@ from ftmodel.topology import Topology
 from ftmodel.verdict import example_row
 
 FORMAT: Final = 1
+Clock = Callable[[], float]
 LIKELY: Final = 0.2
 """On a cheaper target a plan is made smaller if it fails there at least as often."""
 HEAD: Final = ("workers", "prefill_workers", "frontends", "patience")
@@ -54,6 +55,9 @@ HEAD: Final = ("workers", "prefill_workers", "frontends", "patience")
 
 class Watcher(runner.Watcher, shrink.Watcher, Protocol):
     """Is told how proofs and the search go on."""
+
+    def played(self, outcome: Outcome) -> None:
+        """A plan was executed, and judged if that could be; its folder is still there. Called from several threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,25 +111,55 @@ def run(example: Path, options: Options, watcher: Watcher, *, signature: str | N
         raise UsageError(f"{example}: no history.jsonl in it, expected an example, e.g. runs/*/examples/001")
     plan = campaign.load_plan(example)
     own = campaign.topology_of(example, plan)
-    findings, wanted = _wanted(example, plan, options, signature)
+    findings, wanted = _wanted(example, plan, options.rules, signature)
     until_s = time.monotonic() + budget_s
-    work = Run(example / "shrinking")
-    work.folder.mkdir(exist_ok=True)
+    work = _work(example)
     for rung in [own] if options.planted else rungs(own):
         with options.session([rung], work) as session:
-            campaign.write_env(work, session, seed=None, profile="shrink", of=str(example))
             keeper = Keeper(example, wanted, watcher, rung, session.version, findings)
-            here = Here(session, rung, options, keeper)
-            moved = planfile.with_steps(mended(plan, rung), plan.steps)
-            if rung is own or here.fails(moved):
-                return here.shrink(moved, until_s)
+            campaign.write_env(work, session, seed=None, profile="shrink", of=str(example))
+            examples = Examples(watcher, options.rules)
+            watcher.began(f"proving {rung.name}")
+            proof = runner.prove(session, rung, examples)
+            with Lanes(session, examples) as lanes:
+                here = Here(session, lanes, rung, proof, keeper)
+                moved = planfile.with_steps(mended(plan, rung), plan.steps)
+                if rung is own or here.fails(moved):
+                    return here.shrink(moved, until_s - time.monotonic())
     raise AssertionError("the last rung is the example's own topology")
 
 
-def _wanted(example: Path, plan: Plan, options: Options, signature: str | None) -> tuple[tuple[Finding, ...], str]:
+def within(
+    session: Session,
+    lanes: Lanes,
+    proof: Proof,
+    example: Path,
+    rules: Rules,
+    watcher: Watcher,
+    *,
+    signature: str,
+    budget_s: float,
+    clock: Clock = time.monotonic,
+) -> Result:
+    """Make an example smaller in lanes that are open, on its own topology. Raises UsageError or HarnessError."""
+    plan = campaign.load_plan(example)
+    own = campaign.topology_of(example, plan)
+    findings, wanted = _wanted(example, plan, rules, signature)
+    keeper = Keeper(example, wanted, watcher, own, session.version, findings)
+    campaign.write_env(_work(example), session, seed=None, profile="shrink", of=str(example))
+    return Here(session, lanes, own, proof, keeper, clock).shrink(plan, budget_s)
+
+
+def _work(example: Path) -> Run:
+    work = Run(example / "shrinking")
+    work.folder.mkdir(exist_ok=True)
+    return work
+
+
+def _wanted(example: Path, plan: Plan, rules: Rules, signature: str | None) -> tuple[tuple[Finding, ...], str]:
     """What the example shows, and for which signature it is made smaller. Raises UsageError."""
     events = list(history.read(example / "history.jsonl"))
-    outcome = runner.judged(example.name, example, plan, events, rules=options.rules)
+    outcome = runner.judged(example.name, example, plan, events, rules=rules)
     findings = outcome.judgement.findings if outcome.judgement is not None else ()
     found = list(dict.fromkeys(finding.signature for finding in findings))
     if not found:
@@ -167,14 +201,21 @@ def _refused(top: Topology) -> str:
 class Here:
     """One target on which the example is tried, and made smaller if it fails there."""
 
-    def __init__(self, session: Session, topology: Topology, options: Options, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        session: Session,
+        lanes: Lanes,
+        topology: Topology,
+        proof: Proof,
+        keeper: Keeper,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self._session = session
+        self._lanes = lanes
         self._topology = topology
-        self._options = options
+        self._proof = proof
         self._keeper = keeper
-        self._examples = Examples(keeper.watcher, options.rules)
-        keeper.watcher.began(f"proving {topology.name}")
-        self._proof = runner.prove(session, topology, self._examples)
+        self._clock = clock
 
     def fails(self, plan: Plan) -> bool:
         """True if the plan fails here often enough to be made smaller here."""
@@ -183,37 +224,39 @@ class Here:
         rate: Rate = self._searching(lambda **given: shrink.replay(plan, self._keeper.signature, **given))
         return rate.share >= LIKELY
 
-    def shrink(self, plan: Plan, until_s: float) -> Result:
+    def shrink(self, plan: Plan, budget_s: float) -> Result:
         """Make it smaller."""
         self._keeper.best = plan
         shrunk: Shrunk = self._searching(
             lambda **given: shrink.shrink(
-                plan, self._keeper.signature, budget_s=until_s - time.monotonic(), subjects=self._keeper.subjects,
-                admits=self._admits, **given,
+                plan, self._keeper.signature, budget_s=budget_s, subjects=self._keeper.subjects,
+                admits=self._admits, clock=self._clock, **given,
             )
         )  # fmt: skip
         return self._keeper.result(shrunk, self._topology)
 
     def _searching(self, search: Callable[..., Any]) -> Any:
-        """Do it with as many lanes as there are; whatever ends it early ends what is under way too."""
-        with Lanes(self._session, self._examples) as opened:
-            width = 1 if self._topology.target == "simulated" else opened.width
-            workers = ThreadPoolExecutor(max_workers=width, thread_name_prefix="shrink")
+        """Do it with as many lanes as there are; what interrupts it ends what is under way too."""
+        width = 1 if self._topology.target == "simulated" else self._lanes.width
+        workers = ThreadPoolExecutor(max_workers=width, thread_name_prefix="shrink")
+        try:
+            return search(
+                execute=self._execute, watcher=self._keeper, memory=self._keeper.memory, lanes=width,
+                executor=None if width == 1 else workers,
+            )  # fmt: skip
+        except HarnessError:
+            raise
+        except BaseException:
+            self._session.interrupt()
+            raise
+        finally:
+            workers.shutdown(wait=True, cancel_futures=True)
 
-            def execute(plan: Plan) -> Seen | None:
-                name = self._keeper.name()
-                return self._keeper.seen(opened.play(name, self._topology, plan, self._proof))
-
-            try:
-                return search(
-                    execute=execute, watcher=self._keeper, memory=self._keeper.memory, lanes=width,
-                    executor=None if width == 1 else workers,
-                )  # fmt: skip
-            except BaseException:
-                self._session.interrupt()
-                raise
-            finally:
-                workers.shutdown(wait=True, cancel_futures=True)
+    def _execute(self, plan: Plan) -> Seen | None:
+        keeper = self._keeper
+        outcome = self._lanes.play(keeper.name(), self._topology, plan, self._proof, run=keeper.work)
+        keeper.watcher.played(outcome)
+        return keeper.seen(outcome)
 
     def _admits(self, plan: Plan) -> bool:
         top = self._topology
@@ -243,7 +286,8 @@ class Keeper:
         self.best: Plan | None = None
         self._example = example
         self._own = {one.signature for one in findings}
-        self._work = example / "shrinking"
+        self.work = _work(example)
+        self._work = self.work.folder
         self._journal = self._work / f"{topology.name}.jsonl"
         self._head = {"format": FORMAT, "signature": signature, "version": version, "ftmodel": version_of("ftmodel")}
         self._counting = threading.Lock()

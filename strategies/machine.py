@@ -14,6 +14,7 @@ from typing import Protocol
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import data as conjecture
 from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, initialize, rule
 from hypothesis.strategies import SearchStrategy
 
@@ -79,7 +80,7 @@ class ClusterMachine(RuleBasedStateMachine):
             services=dict.fromkeys(self.services, "up"),
         )  # fmt: skip
         try:
-            self.example = type(self).opener(head)
+            self.example = self.opener(head)
         except Exception as error:
             raise EnoughError from error
         if self.example is None:
@@ -177,20 +178,30 @@ def generate(
         opened += 1
         return opener(head)
 
-    class Machine(machine):  # type: ignore[misc, valid-type]
-        pass
+    def made() -> ClusterMachine:
+        """No class of its own for each call: Hypothesis keeps every class of machines for ever, and all that it holds."""
+        one = machine()
+        one.services, one.apart, one.mixed, one.timeouts_ms, one.longest = services, apart, mix, timeouts_ms, steps
+        return one
 
-    Machine.services = services
-    Machine.apart = apart
-    Machine.mixed = mix
     batch = 0
     try:
         while opened < examples:
-            _draw_batch(counting, batch, steps=steps, seed=seed, timeouts_ms=timeouts_ms, machine=Machine)
+            _draw_batch(counting, batch, steps=steps, seed=seed, made=made)
             batch += 1
     except EnoughError as enough:
         if enough.__cause__ is not None:
             raise enough.__cause__ from None
+    finally:
+        _forget()
+
+
+def _forget() -> None:
+    """Empty what Hypothesis notes of every strategy that it ever drew from: only its shrinking asks for it.
+
+    A soak draws for days, and its strategies hold names and moments, so hardly any is like an earlier one.
+    """
+    vars(conjecture).get("STRUCTURAL_COVERAGE_CACHE", {}).clear()
 
 
 def _draw_batch(
@@ -199,8 +210,7 @@ def _draw_batch(
     *,
     steps: int,
     seed: int,
-    timeouts_ms: Sequence[int],
-    machine: type[ClusterMachine],
+    made: Callable[[], ClusterMachine],
 ) -> None:
     """Let Hypothesis draw up to BATCH plans. The first two of each have the plainest steps: run once, in the first."""
     drawn = 0
@@ -211,12 +221,11 @@ def _draw_batch(
         known = drawn == 2 or (batch > 0 and drawn == 1)
         return Unplayed() if known else opener(head)
 
-    class Machine(machine):  # type: ignore[misc, valid-type]
-        pass
+    def opening() -> ClusterMachine:
+        one = made()
+        one.opener = skipping
+        return one
 
-    Machine.opener = staticmethod(skipping)
-    Machine.timeouts_ms = timeouts_ms
-    Machine.longest = steps
     settings = hypothesis.settings(
         max_examples=BATCH,
         stateful_step_count=steps + 1,  # the drawing of the setting counts as one
@@ -229,5 +238,5 @@ def _draw_batch(
         verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
-    test = get_state_machine_test(Machine, settings=settings)
+    test = get_state_machine_test(opening, settings=settings)  # type: ignore[arg-type]  # any callable that makes one
     hypothesis.seed(seed + (batch << 64))(test)()

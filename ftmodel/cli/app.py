@@ -128,6 +128,10 @@ def soak(
         int | None, typer.Option("--round", min=1, help="Of --resume: play this round again, alone.")
     ] = None,
     on: Annotated[str, typer.Option(help="Where lanes run: local, or on an existing Ray cluster: ray.")] = "local",
+    lane_cpus: Annotated[
+        float | None, typer.Option(min=0.1, help=f"On Ray: CPUs that each lane asks for; {soaking.LANE_CPUS:g}.")
+    ] = None,
+    lane_gpus: Annotated[float | None, typer.Option(min=0.0, help="On Ray: GPUs that each lane asks for; 0.")] = None,
     store_limit: Annotated[str, typer.Option(help="What the soak may take on the disk: 500M, 2G.")] = soaking.LIMIT,
     known_issues: KnownIssues = None,
     defects: Defects = None,
@@ -139,7 +143,7 @@ def soak(
     asked = soaking.Asked(
         seconds=_seconds(for_) if for_ is not None else None, lanes=lanes, topologies=topologies, steps=steps, seed=seed,
         python=sut_python, cold_start=cold_start, store=store, resume=resume, against=against, only=only,
-        on=on, limit_bytes=soaking.bytes_of(store_limit), issues=known.find(known_issues), defects=defects, defect=defect,
+        on=on, lane_cpus=lane_cpus, lane_gpus=lane_gpus, limit_bytes=soaking.bytes_of(store_limit), issues=known.find(known_issues), defects=defects, defect=defect,
         sim_seed=sim_seed,
     )  # fmt: skip
     total = soaking.run(_console(as_json), asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ftmodel.errors import StoreError
-from ftmodel.report import case, index, markdown, page, script
+from ftmodel.report import index, making, script
 from ftmodel.report.files import written
 from ftmodel.runner import Rules
 
@@ -34,16 +33,11 @@ def example(
     They are run with this interpreter, else with that of the run; after `until_s` (monotonic) no further one begins.
     Raises StoreError or UsageError.
     """
-    read = case.load(folder, signature=signature, rules=rules)
-    repro = None
-    if read.finding is not None and times:
-        console.print(f"running {script.REPRO} {times} times ...", highlight=False)
-        repro = script.published(read, python or Path(read.env.get("sut_python") or sys.executable), times, until_s)
-    files = [written(folder / page.PAGE, page.render(read, repro))]
-    if read.finding is not None:
-        files.append(written(folder / markdown.REPORT, markdown.render(read, repro)))
+    if times:
+        console.print(f"running {script.REPRO} {times} times, if there is one ...", highlight=False)
+    made = making.make(folder, rules, signature=signature, python=python, times=times, until_s=until_s)
+    read, repro, files = made.case, made.repro, list(made.files)
     if repro is not None:
-        files += [folder / script.REPRO] if repro.published else []
         console.print(escape(repro.told), highlight=False, soft_wrap=True)
     found = read.finding.signature if read.finding else "nothing was violated"
     console.print(f"[bold]{escape(found)}[/]  {escape(str(folder))}", highlight=False, soft_wrap=True)

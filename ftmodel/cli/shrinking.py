@@ -78,6 +78,9 @@ class Shown:
 
     # -- of the search
 
+    def played(self, outcome: Outcome) -> None:
+        """Told by `executed`."""
+
     def executed(self, stage: str, plan: Plan, seen: Seen | None) -> None:  # noqa: ARG002 - what is told is the size
         """A plan was executed."""
         with self._lock:

@@ -19,21 +19,23 @@ from ftmodel import lanes, profiles, topology
 from ftmodel.cli import proving, soaklive
 from ftmodel.errors import UsageError
 from ftmodel.known import Issue
-from ftmodel.report import case, markdown
+from ftmodel.report import making
 from ftmodel.report import page as report_page
 from ftmodel.report.files import written
 from ftmodel.runner import Rules
 from ftmodel.soak import journal as journals
 from ftmodel.soak import junit, page, result
 from ftmodel.soak.bugs import Bug
-from ftmodel.soak.driver import Driver, Wish
+from ftmodel.soak.driver import Driver
 from ftmodel.soak.journal import Journal
 from ftmodel.soak.keeping import Keeping
 from ftmodel.soak.lane import Setup
 from ftmodel.soak.places import Local, Place
+from ftmodel.soak.wish import Wish
 from ftmodel.store import Run, write_json
 
 LANES: Final = 2
+LANE_CPUS: Final = 1.0
 LIMIT: Final = "2G"
 TOPOLOGIES: Final = "aggregated,counting"
 
@@ -54,6 +56,8 @@ class Asked:
     against: Path | None = None
     only: int | None = None
     on: str = "local"
+    lane_cpus: float | None = None
+    lane_gpus: float | None = None
     limit_bytes: int
     issues: tuple[Issue, ...] = ()
     defects: Path | None = None
@@ -86,14 +90,14 @@ def run(console: Console, asked: Asked) -> dict[str, Any]:
         raise UsageError("soak: expected how long; try: ftmodel soak --for 8h")
     if asked.only is not None and asked.resume is None:
         raise UsageError(f"--round {asked.only}: expected the soak whose round it is; try: --resume STORE")
-    place = _place(asked.on)
+    place = _place(asked)
     earlier = _bugs(asked.against) if asked.against is not None else None
     with _journal(asked) as journal:
         facts = _facts(asked, journal)
         folder = journal.path.parent
         setup = Setup(
             name="", folder=str(folder), topologies=facts.texts, python=facts.python, cold_start=facts.cold_start,
-            width=_width(facts), defects=facts.defects, defect=facts.defect, sim_seed=facts.sim_seed,
+            width=_width(facts, asked), defects=facts.defects, defect=facts.defect, sim_seed=facts.sim_seed,
         )  # fmt: skip
         proving.planted(Path(facts.defects) if facts.defects else None, facts.defect)  # told before a lane is begun
         only = journal.round(asked.only) if asked.only is not None else None
@@ -122,14 +126,12 @@ def run(console: Console, asked: Asked) -> dict[str, Any]:
 
 
 def _written(journal: Journal, total: dict[str, Any], asked: Asked) -> list[Path]:
-    """The page of each finding that is not known, the soak's own, and the XML. Raises StoreError."""
+    """The report of each finding that is not known and has none, the soak's own page, and the XML. Raises StoreError."""
     folder = journal.path.parent
     for bug in journal.bugs():
-        example = folder / "examples" / bug.example
-        if not bug.known and (example / "history.jsonl").is_file():
-            read = case.load(example, signature=bug.signature, rules=Rules(issues=asked.issues))
-            written(example / report_page.PAGE, report_page.render(read))
-            written(example / markdown.REPORT, markdown.render(read))
+        example = folder / bug.folder
+        if not bug.known and (example / "history.jsonl").is_file() and not (example / report_page.PAGE).is_file():
+            making.make(example, Rules(issues=asked.issues), signature=bug.signature)
     return [
         written(folder / page.INDEX, page.render(journal, total)),
         written(folder / junit.FILE, junit.render(total)),
@@ -144,14 +146,16 @@ def bytes_of(text: str) -> int:
     return int(found[1]) << (20 if found[2] == "M" else 30)
 
 
-def _place(on: str) -> Place:
+def _place(asked: Asked) -> Place:
     """Where lanes run. Raises UsageError."""
-    if on == "ray":
+    if asked.on == "ray":
         from ftmodel.soak.rays import Ray  # noqa: PLC0415 - Ray takes seconds to import
 
-        return Ray()
-    if on != "local":
-        raise UsageError(f"--on {on!r}: expected local or ray; try: --on local")
+        return Ray(cpus=_first(asked.lane_cpus, LANE_CPUS), gpus=_first(asked.lane_gpus, 0.0))
+    if asked.on != "local":
+        raise UsageError(f"--on {asked.on!r}: expected local or ray; try: --on local")
+    if asked.lane_cpus is not None or asked.lane_gpus is not None:
+        raise UsageError("--lane-cpus, --lane-gpus: expected lanes on a Ray cluster; try: --on ray")
     return Local()
 
 
@@ -205,11 +209,15 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _width(facts: Facts) -> int:
-    """Examples of a lane at once: together as many as this machine bears; in virtual time none waits for another."""
+def _width(facts: Facts, asked: Asked) -> int:
+    """Examples of a lane at once: together as many as this machine bears, or as a lane's CPUs do.
+
+    In virtual time none waits for another.
+    """
     if facts.target == "simulated":
         return 1
-    return max(1, lanes.LANES_PER_CORE * (os.cpu_count() or 1) // facts.lanes)
+    cpus = _first(asked.lane_cpus, LANE_CPUS) if asked.on == "ray" else (os.cpu_count() or 1) / facts.lanes
+    return max(1, int(lanes.LANES_PER_CORE * cpus))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from rich.text import Text
 from ftmodel.invariants.situations import SITUATIONS
 from ftmodel.soak.bugs import Bug
 from ftmodel.soak.driver import Driver
+from ftmodel.soak.findings import smaller
 
 REFRESH_EVERY_S: Final = 0.5
 LINE_EVERY_S: Final = 30.0
@@ -129,13 +130,13 @@ def _bugs(bugs: list[Bug]) -> RenderableType:
     if not bugs:
         return Text("nothing found", style="green")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("found", "times", "seen again", "state"):
+    for column in ("found", "times", "seen again", "state", "made smaller"):
         table.add_column(column)
     for bug in sorted(bugs, key=lambda bug: (bug.known, bug.signature)):
         style = "dim" if bug.known else "red"
         state = "known" if bug.known else bug.state
         again = f"{bug.seen} of {bug.replays}" if bug.replays else ""
-        table.add_row(f"[{style}]{escape(bug.signature)}[/]", str(bug.count), again, state)
+        table.add_row(f"[{style}]{escape(bug.signature)}[/]", str(bug.count), again, state, escape(smaller(bug)))
     return table
 
 
@@ -164,8 +165,10 @@ def summary(console: Console, total: dict[str, Any], files: Sequence[Path]) -> N
     for found in total["violations"]:
         mark = "[dim]known[/]   " if found["known"] else "[red]violated[/]"
         again = f"seen again {found['seen_again']} of {found['replays']}" if found["replays"] else found["state"]
+        if found["shrunk"]["to_steps"]:
+            again += f", {found['steps']} steps to {found['shrunk']['to_steps']}"
         console.print(
-            f"{mark} {escape(found['signature']):<24} {found['count']:>5}x  {again:<20} {escape(found['example'])}",
+            f"{mark} {escape(found['signature']):<24} {found['count']:>5}x  {again:<36} {escape(found['example'])}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     for doubt in total["doubts"]:

@@ -16,22 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from ftmodel import known
 from ftmodel.errors import HarnessError, StoreError
 from ftmodel.invariants.situations import SITUATIONS
-from ftmodel.known import Issue
-from ftmodel.soak import bugs as bugs_
 from ftmodel.soak import rounds
-from ftmodel.soak.bugs import Bug, Purse
+from ftmodel.soak.bugs import Bug
+from ftmodel.soak.findings import Findings
 from ftmodel.soak.journal import Journal, Played
 from ftmodel.soak.keeping import Keeping
-from ftmodel.soak.lane import Setup
+from ftmodel.soak.lane import CLOSE
 from ftmodel.soak.places import Hand, Place
 from ftmodel.soak.rounds import Round
 from ftmodel.soak.totals import Totals
+from ftmodel.soak.wish import Wish
+from ftmodel.store import Run
 from ftmodel.targets.real.leftovers import clear, survivors
 from ftmodel.targets.real.usage import used
-from ftmodel.topology import Topology
 
 LOOK_EVERY_S: Final = 0.2
 DEATHS: Final = 5
@@ -39,8 +38,14 @@ DEATHS: Final = 5
 CLEARED_BOUND_S: Final = 10.0
 """So long after a lane's death its wardens have to clear up; then it is done for them."""
 WEIGH_EVERY_S: Final = 10.0
-CONFIRM_SHARE: Final = 0.1
-"""Of the time: how much longer it may take to confirm what the last rounds found."""
+END_SHARE: Final = 0.05
+"""Of the time, what is left at its end to what is under way and to confirming: no round begins in it, ..."""
+END_MOST_S: Final = 60.0
+"""... but in so much of it at most."""
+PATIENT_S: Final = 80.0
+"""Before that: a patient example is not over sooner."""
+LASTING_S: Final = 300.0
+"""Likewise a round on a cluster that lasts, by what it has taken."""
 STARTING: Final = "starting"
 START_BOUND_S: Final = 60.0
 """When no round is given out any more, a lane that has not begun within this time is ended: it may never get a place."""
@@ -79,23 +84,6 @@ class Audience(Protocol):
         """The driver has looked around: several times a second."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a soak is to do."""
-
-    topologies: tuple[Topology, ...]
-    lanes: int
-    seconds: float
-    """How long rounds are given out. What is under way then still comes to its end."""
-    seed: int
-    steps: int
-    setup: Setup
-    """Of each lane, but for its name."""
-    issues: tuple[Issue, ...] = ()
-    only: Round | None = None
-    """Play this round alone."""
-
-
 class Driver:
     """One soak's stint: from the begin of one command to its end."""
 
@@ -103,7 +91,6 @@ class Driver:
         self.wish = wish
         self.began_s = time.monotonic()
         self.totals: Totals = journal.totals()
-        self.bugs: dict[str, Bug] = {bug.signature: bug for bug in journal.bugs()}
         self.lanes: dict[str, LaneState] = {}
         self.doubts: list[str] = []
         self.stepped: dict[str, int] = {"steps": 0, "faults": 0}
@@ -118,23 +105,29 @@ class Driver:
         self._stint = journal.begin_stint()
         self._number = journal.last_round()
         self._given = 0
-        self._purse = Purse()
+        self._findings = Findings(journal, wish, audience.said)
         self._weighed_s = float("-inf")
         self._heard: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
         self._deaths = 0
         self._lives = 0
-        self._confirming: set[str] = set()
+        self._looked_s = self.began_s
+        self._closed = False
         self._corpus = deque(self._of_corpus())
 
     @property
     def until_s(self) -> float:
-        """On the monotonic clock: when rounds are no longer given out."""
+        """On the monotonic clock: when it is over."""
         return self.began_s + self.wish.seconds
 
     @property
-    def late_s(self) -> float:
-        """Likewise: when what was found in the last rounds is no longer confirmed."""
-        return self.until_s + CONFIRM_SHARE * self.wish.seconds
+    def last_s(self) -> float:
+        """Likewise: when rounds are no longer given out, and what was given out and has not begun is dropped."""
+        return self.until_s - min(END_MOST_S, END_SHARE * self.wish.seconds)
+
+    @property
+    def bugs(self) -> dict[str, Bug]:
+        """By signature: all that was found so far, by earlier stints too."""
+        return self._findings.bugs
 
     @property
     def missing(self) -> list[str]:
@@ -155,6 +148,7 @@ class Driver:
         """
         how = "stopped"
         try:
+            self._findings.mend()
             for _ in range(self.wish.lanes):
                 self._start_lane()
             while self.lanes:
@@ -194,15 +188,34 @@ class Driver:
                 self._ended(lane)
             else:
                 self._told(lane, row)
+        self._count()
+        self._close()
         self._dismiss()
         self._keeping.look(self._journal)
         self._weigh()
         self._audience.looked(self)
 
+    def _count(self) -> None:
+        """The lanes' time since the last look."""
+        now_s = time.monotonic()
+        self._findings.purse.live(
+            (now_s - self._looked_s) * sum(lane.doing != STARTING for lane in self.lanes.values())
+        )
+        self._looked_s = now_s
+
+    def _close(self) -> None:
+        """Once no round is given out any more, have the lanes begin nothing of what they were given."""
+        if not self._closed and self.wish.only is None and not self._more():
+            self._closed = True
+            for lane in self.lanes.values():
+                lane.hand.send(CLOSE)
+
     def _told(self, lane: LaneState, row: dict[str, Any]) -> None:
         match row["is"]:
             case "ready":
                 lane.scratch = row["scratch"]
+                if not self.versions:
+                    Run(self.wish.folder).write_env(profile="soak", seed=self.wish.seed, **row["env"])
                 self.versions = {key: row[key] for key in ("system", "version", "versions")}
                 lane.now("ready")
             case "began":
@@ -215,7 +228,9 @@ class Driver:
             case "example":
                 self._example(row)
             case "round-over":
-                self._round_over(lane, row["round"])
+                self._round_over(lane, row["round"], "dropped" if row.get("dropped") else "done")
+            case "shrunk":
+                self._findings.shrunk(row)
             case "over":
                 lane.told_all = True
                 self.doubts += [f"left behind by lane {lane.name}: {left}" for left in row["left_over"]]
@@ -235,8 +250,7 @@ class Driver:
         if lane.told_all:
             return
         for this in lane.rounds:
-            self._journal.end_round(this.number, "lost")
-            self._confirming.discard(this.signature)
+            self._leave(this, "lost")
         lost = ", ".join(str(this.number) for this in lane.rounds) or "none"
         self._audience.said(f"lane {lane.name} ended before its time; rounds lost: {lost}")
         self._deaths += 1
@@ -273,7 +287,7 @@ class Driver:
         """True while rounds are given out."""
         if self.wish.only is not None:
             return self._given == 0
-        return not self.stopping and time.monotonic() < self.until_s
+        return not self.stopping and time.monotonic() < self.last_s
 
     def _give(self, lane: LaneState) -> None:
         this = self._next()
@@ -304,36 +318,24 @@ class Driver:
         """What a lane is given now; None: nothing any more."""
         number = self._number + 1
         if not self._more():
-            late = self.wish.only is not None or bool(self.stopping) or time.monotonic() > self.late_s
-            this = None if late else self._of_finding(number)
+            late = self.wish.only is not None or bool(self.stopping) or time.monotonic() > self.until_s
+            this = None if late else self._findings.next(number, self.until_s)
         elif self.wish.only is not None:
             this = dataclasses.replace(self.wish.only, number=number)
         else:
-            this = self._of_finding(number) or self._of_kept(number) or self._drawn(number)
+            this = self._findings.next(number, self.until_s) or self._of_kept(number) or self._drawn(number)
         self._number += this is not None
         return this
 
     def _drawn(self, number: int) -> Round:
         top = self.wish.topologies[number % len(self.wish.topologies)]
         turn = number // len(self.wish.topologies)
-        if top.target == "real" and turn % rounds.LASTING_EVERY == rounds.LASTING_EVERY // 2:
+        left_s = self.last_s - time.monotonic()
+        lasting = top.target == "real" and left_s > LASTING_S
+        if lasting and turn % rounds.LASTING_EVERY == rounds.LASTING_AT:
             return rounds.lasting(number, top, soak_seed=self.wish.seed, steps=self.wish.steps)
-        return rounds.drawn(number, top, soak_seed=self.wish.seed, steps=self.wish.steps, missing=self.missing)
-
-    def _of_finding(self, number: int) -> Round | None:
-        """The plan of a finding, some times over, as long as that has had less than its share of the time."""
-        for bug in self.bugs.values():
-            if not self._purse.allows:
-                return None
-            if bug.wants_replays and bug.signature not in self._confirming:
-                plan = self._journal.plan(bug.example)
-                if plan.topology in {top.name for top in self.wish.topologies}:
-                    self._confirming.add(bug.signature)
-                    return Round(
-                        number=number, source="confirm", topology=plan.topology, seed=self.wish.seed,
-                        mix=plan.mix, examples=bugs_.REPLAYS, plans=(plan,) * bugs_.REPLAYS, signature=bug.signature,
-                    )  # fmt: skip
-        return None
+        this = rounds.drawn(number, top, soak_seed=self.wish.seed, steps=self.wish.steps, missing=self.missing)
+        return dataclasses.replace(this, patient=left_s > PATIENT_S)
 
     def _of_kept(self, number: int) -> Round | None:
         """Plans that were kept by an earlier soak: replayed first."""
@@ -361,46 +363,18 @@ class Driver:
         names = ("name", "round", "topology", "verdict", "doubt", "seconds", "folder", "plan", "counts")
         played = Played(**{name: row[name] for name in names}, findings=tuple(row["findings"]), usage=row["usage"])
         this = next((r for lane in self.lanes.values() for r in lane.rounds if r.number == played.round), None)
-        changed = self._changed(this, played, row["version"])
+        changed = self._findings.changed(this, played, row["version"])
         self._journal.add_example(played, changed)
         for bug in changed:
-            self._tell(self.bugs.get(bug.signature), bug)
-            self.bugs[bug.signature] = bug
+            self._findings.put(bug)
         if this is not None:
-            again = this.source == "confirm"
-            self._purse.spend(played.seconds, again=again)
+            again = this.source in ("confirm", "shrink")
+            if this.source == "confirm":
+                self._findings.purse.spend(played.seconds / self.wish.setup.width)
             why = "" if again else self._rare(played)
             self.totals.add(played.counts, played.seconds)
             if why:
                 self._journal.keep(self._journal.plan(played.name), why, self._stint)
-
-    def _tell(self, before: Bug | None, bug: Bug) -> None:
-        if before is None:
-            self._audience.said(f"found {bug.signature}{' (known)' * bug.known} in {bug.example}: {bug.message}")
-        elif before.state != bug.state:
-            self._audience.said(f"{bug.state} {bug.signature}: seen again {bug.seen} of {bug.replays} times")
-
-    def _changed(self, this: Round | None, played: Played, version: str) -> list[Bug]:
-        """The bugs of which this example tells something. A replay counts for what it replays, and for what is new."""
-        signatures = list(played.signatures)
-        changed: list[Bug] = []
-        if this is not None and this.source == "confirm":
-            if played.verdict != "unknown":
-                changed = [bugs_.replayed(self.bugs[this.signature], seen=this.signature in signatures)]
-            signatures = [signature for signature in signatures if signature not in self.bugs]
-        issues = known.of_findings(signatures, version, played.topology, self.wish.issues)
-        messages = {finding["signature"]: finding["message"] for finding in reversed(played.findings)}
-        return changed + [
-            bugs_.found(
-                self.bugs.get(signature),
-                signature,
-                known=signature in issues,
-                example=played.name,
-                folder=played.folder,
-                message=messages[signature],
-            )
-            for signature in signatures
-        ]
 
     def _rare(self, played: Played) -> str:
         """Why the plan is kept: a signature that is new, or a situation that was hardly ever reached."""
@@ -412,17 +386,22 @@ class Driver:
             (name for name in played.counts.get("situations", {}) if reached.get(name, 0) < rounds.RARE), ""
         )  # fmt: skip
 
-    def _round_over(self, lane: LaneState, number: int) -> None:
+    def _round_over(self, lane: LaneState, number: int, state: str) -> None:
         this = next(this for this in lane.rounds if this.number == number)
         lane.rounds.remove(this)
-        self._confirming.discard(this.signature)
-        self._journal.end_round(number, "done")
+        self._leave(this, state)
+
+    def _leave(self, this: Round, state: str) -> None:
+        self._findings.leave(this)
+        self._journal.end_round(this.number, state)
 
 
 def told(this: Round) -> str:
     """A round as a line tells it: all that is needed to run it again."""
     if this.source == "confirm":
         return f"{this.topology} confirms {this.signature}: {len(this.plans)} replays"
+    if this.source == "shrink":
+        return f"{this.topology} makes {this.signature} smaller: {this.budget_s:.0f} s"
     if this.source == "corpus":
         return f"{this.topology} replays {len(this.plans)} plans that were kept"
     lasts = f" on one cluster, {this.examples} plans in one," if this.source == "lasting" else ""

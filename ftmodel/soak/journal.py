@@ -26,13 +26,13 @@ from ftmodel.steps import Plan
 from ftmodel.targets.real.usage import Used
 
 NAME: Final = "journal.sqlite"
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the tables, as they tell it themselves."""
 SUFFIX: Final = "-soak"
 """How the name of a soak's folder in a store ends, but for a number."""
 _TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-INSERT INTO meta VALUES ('format', '1');
+INSERT INTO meta VALUES ('format', '2');
 CREATE TABLE stints (id INTEGER PRIMARY KEY, began_s REAL NOT NULL, ended_s REAL, how TEXT NOT NULL DEFAULT 'killed');
 CREATE TABLE rounds (
   number INTEGER PRIMARY KEY, stint INTEGER NOT NULL, lane TEXT NOT NULL, source TEXT NOT NULL, topology TEXT NOT NULL,
@@ -70,6 +70,7 @@ class Played:
     """Why it is unknown, if it is."""
     seconds: float
     folder: str
+    """Below the soak's; empty if nothing of it is kept."""
     plan: str
     """The text of its plan file."""
     counts: Mapping[str, Any]
@@ -196,10 +197,10 @@ class Journal:
         """An example has come to its end; these bugs are changed by it. A name that is there already is replaced."""
         with self._writing() as db:
             db.execute(
-                "INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+                "INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     played.name, played.round, played.topology, played.verdict, played.doubt, played.seconds,
-                    time.time(), played.folder, zlib.compress(played.plan.encode()),
+                    time.time(), played.folder, bool(played.folder), zlib.compress(played.plan.encode()),
                     zlib.compress(json.dumps(played.counts).encode()),
                 ),
             )  # fmt: skip

@@ -1,11 +1,15 @@
-"""What stays in the store of a soak: folders of the last examples that held, of some that show each signature, no more."""
+"""What stays in the store of a soak: findings; folders of the last examples that held, of some that show each signature.
+
+No more: and if that is more than the limit, findings alone.
+"""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +20,7 @@ from ftmodel.soak.journal import Journal, Lying
 HELD: Final = 20
 """Examples that held whose folders are there."""
 EACH: Final = 3
-"""Examples of each signature whose folders are there; the first one of each stays whatever the limit."""
+"""Examples of each signature whose folders are there, besides the one that is kept apart as the finding."""
 LOOK_EVERY_S: Final = 5.0
 
 
@@ -37,15 +41,14 @@ class Keeping:
         if now_s < self.looked_s + LOOK_EVERY_S:
             return
         self.looked_s = now_s
-        firsts = {bug.example for bug in journal.bugs()}
         lying = journal.lying()
-        gone = self._drop(journal, superfluous(lying, firsts, held=self.held, each=self.each))
+        gone = self._drop(journal, superfluous(lying, held=self.held, each=self.each))
         left = [one for one in lying if one.name not in gone]
-        size = sum(sizes(self.folder, left).values()) + journal.size
+        apart = size_of(self.folder / "findings") + journal.size
+        size = sum(size_of(self.folder / "examples" / one.name) for one in left) + apart
         if size > self.limit_bytes:
-            gone = self._drop(journal, [one for one in left if one.name not in firsts])
-            left = [one for one in left if one.name not in gone]
-            size = sum(sizes(self.folder, left).values()) + journal.size
+            self._drop(journal, left)
+            size = apart
         if size > self.limit_bytes:
             raise StoreError(
                 f"{self.folder}: {size >> 20} MiB of findings and journal, expected at most {self.limit_bytes >> 20};"
@@ -61,22 +64,22 @@ class Keeping:
         return set(names)
 
 
-def superfluous(lying: Sequence[Lying], firsts: set[str], *, held: int, each: int) -> list[Lying]:
+def superfluous(lying: Sequence[Lying], *, held: int, each: int) -> list[Lying]:
     """Of these examples, oldest first: those that held, but for the last ones; those that show nothing that others do not."""
     plain = [one for one in lying if not one.signatures]
     shown: Counter[str] = Counter()
     gone = plain[: max(0, len(plain) - held)]
-    for one in sorted(lying, key=lambda one: one.name not in firsts):
-        if one.signatures:
-            if one.name not in firsts and all(shown[signature] >= each for signature in one.signatures):
-                gone.append(one)
-            shown.update(one.signatures)
+    for one in lying:
+        if one.signatures and all(shown[signature] >= each for signature in one.signatures):
+            gone.append(one)
+        shown.update(one.signatures)
     return gone
 
 
-def sizes(folder: Path, lying: Sequence[Lying]) -> Mapping[str, int]:
-    """Bytes in the folder of each."""
-    return {
-        one.name: sum(path.stat().st_size for path in (folder / "examples" / one.name).rglob("*") if path.is_file())
-        for one in lying
-    }
+def size_of(folder: Path) -> int:
+    """Bytes in a folder; some of it may be gone by now."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size

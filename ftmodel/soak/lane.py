@@ -7,14 +7,15 @@ the tester. Where a lane runs is no business of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import queue
+import shutil
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,26 +23,27 @@ from typing import IO, Any, Final
 
 from pydantic import TypeAdapter
 
-from ftmodel import planfile, runner, topology
-from ftmodel.errors import FtmodelError, StoreError
+from ftmodel import campaign, runner, shrinking, topology
+from ftmodel.errors import FtmodelError, HarnessError, StoreError, UsageError
 from ftmodel.lanes import Collected, Drawing, Lanes
-from ftmodel.runner import SCRIPTED, Examples, Outcome, Rules
+from ftmodel.report import making
+from ftmodel.runner import RULES, SCRIPTED
 from ftmodel.session import Proof, Session
 from ftmodel.soak import rounds
-from ftmodel.soak.measures import measure
 from ftmodel.soak.rounds import Round
-from ftmodel.soak.totals import counted
-from ftmodel.steps import FAULTS, Plan, Step
+from ftmodel.soak.telling import Shrinks, Tell, Told, round_of
+from ftmodel.steps import Plan
 from ftmodel.store import Run
 from ftmodel.targets.simulated import Planted, catalogue
 from ftmodel.topology import Topology
 
-TELL_EVERY_S: Final = 1.0
-"""So often the steps are told that were done since."""
+HURRY_S: Final = 1e6
+"""Longer than any time for making an example smaller."""
+CLOSE: Final = {"is": "close"}
+"""An order that is obeyed at once: begin nothing more, but for what confirms; what was under way comes to its end."""
 Opener = Callable[[Plan], Drawing | None]
 Draw = Callable[[Opener, Round, Topology, Sequence[int]], None]
 """Draws a round's plans, given the system's timeouts in ms (`ftmodel.strategies.generate`)."""
-Tell = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Setup:
     name: str
     folder: str
     """The soak's: what the lane keeps lies below it."""
+    temporary: bool = False
+    """That is a folder of this machine for this lane alone: it goes with the lane."""
     topologies: tuple[str, ...]
     """Each the text of a TOML file."""
     python: str | None = None
@@ -88,103 +92,32 @@ class Folder(Run):
         return self._soak.example(f"{name}-lane-{self._lane}" if name.startswith(SCRIPTED) else name)
 
 
-class Told(Examples):
-    """Tells what became of an example instead of keeping it, and when a round is over."""
-
-    def __init__(self, tell: Tell) -> None:
-        super().__init__(Telling(tell), Rules(measure=measure))
-        self._tell = tell
-        self._left: Counter[int] = Counter()
-
-    def add(self, outcome: Outcome) -> Outcome:
-        """An example has come to its end."""
-        self._tell(row_of(outcome))
-        if not outcome.scripted:
-            self.ended(round_of(outcome.name))
-        return outcome
-
-    def begun(self, number: int) -> None:
-        """One more thing of this round is to end before the round is over."""
-        with self.lock:
-            self._left[number] += 1
-
-    def ended(self, number: int) -> None:
-        """One of them has."""
-        with self.lock:
-            self._left[number] -= 1
-            over = not self._left[number]
-            if over:
-                del self._left[number]
-        if over:
-            self._tell({"is": "round-over", "round": number})
-
-
-class Telling:
-    """A watcher that tells, every now and then, how many steps were done since."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._told_s = time.monotonic()
-
-    def began(self, what: str) -> None:
-        """A stage begins."""
-        self._tell({"is": "began", "what": what})
-
-    def stepped(self, step: Step) -> None:
-        """A step was done, or armed."""
-        with self._lock:
-            self._counts["steps"] += 1
-            self._counts["faults"] += step.kind in FAULTS
-            if time.monotonic() < self._told_s + TELL_EVERY_S:
-                return
-            counts, self._counts, self._told_s = dict(self._counts), Counter(), time.monotonic()
-        self._tell({"is": "stepped", **counts})
-
-    def ended(self, outcome: Outcome) -> None:
-        """Told by `Told`."""
-
-
-def round_of(example: str) -> int:
-    """The number of the round that an example is of."""
-    return int(example.partition("-")[0])
-
-
-def row_of(outcome: Outcome) -> dict[str, Any]:
-    """What is told of an example."""
-    judged = outcome.judgement
-    return {
-        "is": "example",
-        "name": outcome.folder.name,
-        "round": 0 if outcome.scripted else round_of(outcome.name),
-        "topology": outcome.plan.topology,
-        "verdict": outcome.value,
-        "doubt": outcome.failure or "; ".join(judged.doubts if judged and not outcome.scripted else ()),
-        "version": outcome.setting.version if outcome.setting else "",
-        "seconds": round(outcome.seconds, 3),
-        "folder": str(outcome.folder),
-        "plan": planfile.dump(outcome.plan),
-        "counts": counted(judged, outcome.measures) if judged else {},
-        "usage": outcome.measures.get("usage", []),
-        "findings": [
-            {"signature": finding.signature, "subject": finding.subject, "message": finding.message}
-            for finding in (judged.findings if judged else ())
-        ],
-    }
-
-
 class Lane:
     """Plays the rounds that it is told to, one after the other; the examples of one run beside those of the next."""
 
     def __init__(self, setup: Setup, folder: Path, draw: Draw, tell: Tell) -> None:
         self._setup = setup
+        self._soak = folder
         self._run = Folder(folder, setup.name)
         self._draw = draw
         self._tell = tell
         self._examples = Told(tell)
         self._tops = {top.name: top for top in (topology.parse(text) for text in setup.topologies)}
         self._proofs: dict[str, Proof] = {}
+        self._lanes: Lanes | None = None
+        self._optional: set[int] = set()
+        """Rounds that are under way, but for those that confirm or shrink."""
+        self._hurries = False
+        """Nothing more is begun, but for what confirms."""
+
+    def close(self, waiting: Sequence[Round]) -> None:
+        """Begin nothing more, of what is under way, and none of these rounds; from any thread. What confirms goes on."""
+        self._hurries = True
+        for this in waiting:
+            self._tell({"is": "round-over", "round": this.number, "dropped": True})
+        if self._lanes is not None:
+            for name in self._lanes.drop(lambda name: round_of(name) in self._optional):
+                self._examples.ended(round_of(name))
 
     def play(self, orders: Iterator[dict[str, Any] | None]) -> None:
         """Play until `null`. Raises UsageError or HarnessError; nothing of a cluster is left in any case."""
@@ -196,8 +129,10 @@ class Lane:
             self._tell({
                 "is": "ready", "pid": os.getpid(), "system": session.system.name, "version": session.version,
                 "versions": session.versions, "scratch": str(getattr(session, "scratch", "")),
+                "env": campaign.facts_of(session),
             })  # fmt: skip
             with Lanes(session, self._examples, width=setup.width) as lanes:
+                self._lanes = lanes
                 for order in orders:
                     if order is None:
                         break
@@ -208,15 +143,47 @@ class Lane:
 
     def _round(self, session: Session, lanes: Lanes, this: Round) -> None:
         top = self._tops[this.topology]
+        optional = this.source not in ("confirm", "shrink")
+        if optional:
+            self._optional.add(this.number)
         proof = self._proven(session, top)
         self._examples.begun(this.number)
-        plans = self._plans(session, top, this)
-        self._examples.watcher.began(f"playing round {this.number}")
-        for index, plan in enumerate(plans, start=1):
-            self._examples.begun(this.number)
-            lanes.start(this.named(index), top, plan, proof)
-        lanes.begin()
+        if this.source == "shrink":
+            self._shrink(session, lanes, this, proof)
+        else:
+            plans = self._plans(session, top, this)
+            self._examples.watcher.began(f"playing round {this.number}")
+            for index, plan in enumerate(plans, start=1):
+                if not (optional and self._hurries):
+                    self._examples.begun(this.number)
+                    lanes.start(this.named(index), top, plan, proof)
+            lanes.begin()
+        self._optional.discard(this.number)
         self._examples.ended(this.number)
+
+    def _shrink(self, session: Session, lanes: Lanes, this: Round, proof: Proof) -> None:
+        """Make a finding's example smaller, and its report."""
+        began_s = time.monotonic()
+        example = self._soak / this.folder
+        row: dict[str, Any] = {"is": "shrunk", "round": this.number, "signature": this.signature, "folder": this.folder}
+        try:
+            result = shrinking.within(
+                session, lanes, proof, example, self._examples.rules, Shrinks(this, self._examples, self._tell),
+                signature=this.signature, budget_s=this.budget_s, clock=self._clock,
+            ).row()  # fmt: skip
+            row |= {key: result[key] for key in ("to_steps", "rate", "reproduced", "done")}
+            self._examples.watcher.began(f"writing the report of {this.signature}")
+            scripts = 0 if self._hurries else this.scripts
+            making.make(example, RULES, signature=this.signature, python=session.python, times=scripts)
+        except (HarnessError, UsageError) as error:
+            if session.failure:
+                raise
+            row["why"] = str(error)
+        self._tell({**row, "seconds": round(time.monotonic() - began_s, 1)})
+
+    def _clock(self) -> float:
+        """Time for making an example smaller; it is over when there is none for more than what is under way."""
+        return time.monotonic() + (HURRY_S if self._hurries else 0.0)
 
     def _proven(self, session: Session, top: Topology) -> Proof:
         """What control and calibration prove of the topology here, run when it is first played."""
@@ -232,6 +199,8 @@ class Lane:
         kept = Collected(top, this.examples + 1)
         self._draw(kept, this, top, session.promises(top).timeouts_ms())
         plans = kept.plans[1:]  # the first one has the plainest steps, whatever the seed
+        if not this.patient:
+            plans = [dataclasses.replace(plan, patience="short") for plan in plans]
         return [rounds.joined(plans)] if this.source == "lasting" else plans
 
 
@@ -248,14 +217,15 @@ def serve(draw: Draw) -> int:
                 told.write(line + "\n")
                 told.flush()
             except BrokenPipeError:
-                leave()
+                leave(setup)
 
     lines = sys.stdin
     setup: Setup = _SETUP.validate_json(lines.readline())
     orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_read, args=(lines, orders), daemon=True, name="orders").start()
+    lane = Lane(setup, Path(setup.folder), draw, tell)
+    threading.Thread(target=_read, args=(lines, orders, lane, setup), daemon=True, name="orders").start()
     try:
-        Lane(setup, Path(setup.folder), draw, tell).play(iter(orders.get, object()))
+        lane.play(iter(orders.get, object()))
     except FtmodelError as error:
         kind = "store" if isinstance(error, StoreError) else "lane"
         tell({"is": "failed", "what": kind, "message": str(error)})
@@ -263,15 +233,34 @@ def serve(draw: Draw) -> int:
     return 0
 
 
-def leave() -> None:
+def leave(setup: Setup) -> None:
     """The soak is gone: end at once. The warden sees it, and clears up."""
+    if setup.temporary:
+        shutil.rmtree(setup.folder, ignore_errors=True)
     os._exit(1)
 
 
-def _read(lines: IO[str], orders: queue.Queue[dict[str, Any] | None]) -> None:
+def _read(lines: IO[str], orders: queue.Queue[dict[str, Any] | None], lane: Lane, setup: Setup) -> None:
     for line in lines:
-        orders.put(json.loads(line))
-    leave()
+        order = json.loads(line)
+        if order == CLOSE:
+            lane.close(_taken_back(orders))
+        else:
+            orders.put(order)
+    leave(setup)
+
+
+def _taken_back(orders: queue.Queue[dict[str, Any] | None]) -> list[Round]:
+    """The rounds that were not begun, but for those that confirm or shrink: these stay."""
+    waiting: list[dict[str, Any] | None] = []
+    with contextlib.suppress(queue.Empty):
+        while True:
+            waiting.append(orders.get_nowait())
+    back = [order for order in waiting if order is not None and order["source"] not in ("confirm", "shrink")]
+    for order in waiting:
+        if order not in back:
+            orders.put(order)
+    return [rounds.of_json(order) for order in back]
 
 
 def line_of(setup: Setup) -> str:

@@ -11,8 +11,9 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from ftmodel.invariants import INVARIANTS
-from ftmodel.invariants.growth import SAMPLES_LEAST, WARM_SHARE
+from ftmodel.invariants.growth import SAMPLES_LEAST, WARM_REQUESTS, warm_from
 from ftmodel.invariants.situations import SITUATIONS
+from ftmodel.report import markdown, script
 from ftmodel.report.page import PAGE, filled
 from ftmodel.slope import Slope, slope
 from ftmodel.soak.journal import Journal
@@ -21,11 +22,15 @@ from ftmodel.soak.plots import Line, plot
 from ftmodel.soak.totals import Totals
 
 INDEX: Final = "soak.html"
+REPORTS: Final = {PAGE: "page", markdown.REPORT: "issue", script.REPRO: "script"}
+"""What a finding's report consists of, and the words of the links to it."""
 HEAT: Final = 5
 """Shades of the heat map."""
 GROWN: Final = ("memory", "fds", "sockets", "threads", "children")
 SHOWN: Final = 6
 """Lines of a growth plot."""
+TESTER_WARM_SHARE: Final = 0.25
+"""Of what the tester used, what is left out of its slope: modules are loaded, the first examples of each kind are played."""
 BINS: Final = 60
 QUANTILES: Final = (0.5, 0.95, 0.99)
 WAITS: Final = {"first": "to the first token", "between": "between two tokens"}
@@ -49,6 +54,7 @@ def render(journal: Journal, total: dict[str, Any]) -> str:
         phases=PHASES,
         heat=_heat(totals),
         growth=_growth(journal),
+        warm=WARM_REQUESTS,
         growth_plots=_growth_plots(journal),
         quantiles=[f"{share:.0%}" for share in QUANTILES],
         latency=_latency(totals),
@@ -61,12 +67,22 @@ def render(journal: Journal, total: dict[str, Any]) -> str:
 
 
 def _finding(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
-    name = Path(found["example"]).name
-    page = folder / "examples" / name / PAGE
     sentence = next((cls.sentence for cls in INVARIANTS if cls.id == found["invariant"]), "")
-    return {
-        **found, "name": name, "sentence": sentence, "link": f"examples/{name}/{PAGE}" if page.is_file() else "",
-    }  # fmt: skip
+    example = Path(found["example"])
+    links = [
+        {"name": name, "to": f"{example.relative_to(folder)}/{file}"}
+        for file, name in REPORTS.items()
+        if (example / file).is_file()
+    ]
+    return {**found, "sentence": sentence, "links": links, "smaller": _smaller(found)}
+
+
+def _smaller(found: dict[str, Any]) -> str:
+    shrunk = found["shrunk"]
+    if shrunk["to_steps"]:
+        until = "" if shrunk["how"] == "done" else ", when the time was over"
+        return f"{found['steps']} to {shrunk['to_steps']} steps{until}; that failed {shrunk['rate']}"
+    return str(shrunk["why"] or shrunk["how"])
 
 
 def _heat(totals: Totals) -> list[dict[str, Any]]:
@@ -93,7 +109,7 @@ def _growth(journal: Journal) -> list[dict[str, Any]]:
     """For each process that was looked at often, what rose with the requests: slope and interval."""
     rows = []
     for (example, title), samples in journal.usage().items():
-        warm = samples[int(WARM_SHARE * len(samples)) :]
+        warm = samples[warm_from([row["requests"] for row in samples]) :]
         if len(warm) < SAMPLES_LEAST:
             continue
         slopes = {what: slope([(row["requests"], row[what]) for row in warm]) for what in GROWN}
@@ -170,7 +186,7 @@ def _around(totals: Totals, what: str, words: str) -> Markup:
 def _testers(journal: Journal) -> list[dict[str, Any]]:
     rows = []
     for (stint, who), samples in journal.testers().items():
-        warm = samples[int(WARM_SHARE * len(samples)) :]
+        warm = samples[int(TESTER_WARM_SHARE * len(samples)) :]
         hourly = [slope([(row["at_s"] / 3600, row[what]) for row in warm]) for what in ("memory", "fds", "threads")]
         if hourly[0] is not None:
             rows.append({

@@ -1,16 +1,22 @@
 """Lanes as actors of a Ray cluster. An actor holds a lane's process on its node, and carries lines, as `Local` does.
 
-Needs the extra `ray`. What lanes keep of examples lies on their nodes, unless the soak's folder is shared; plans, findings
-and the corpus are in the driver's journal.
+Needs the extra `ray`. A lane's folder is one of its node, and goes with it: examples that show something are carried to
+the soak's folder as they are told, a finding's example to the lane that makes it smaller, and back.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
+import io
 import queue
+import shutil
+import tarfile
+import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from ftmodel.errors import UsageError
@@ -21,19 +27,25 @@ ray: Any = importlib.import_module("ray") if importlib.util.find_spec("ray") is 
 
 HEAR_S: Final = 0.5
 """An actor waits so long for something that its lane tells."""
-TOLD_MOST: Final = 500
+TOLD_MOST: Final = 50
 """Lines that are carried at once."""
+FILES: Final = "files"
+"""The key under which a line bears the files of its folder."""
 
 
 class Holder:
     """What runs as an actor: it holds one lane of its node. With the actor's end the lane's orders end, and so it ends."""
 
     def __init__(self, setup: Setup) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="ftmodel-lane-"))
         self._told: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._hand = LocalHand(setup, lambda _name, row: self._told.put(row))
+        here = dataclasses.replace(setup, folder=str(self._folder), temporary=True)
+        self._hand = LocalHand(here, lambda _name, row: self._told.put(row))
 
-    def send(self, order: dict[str, Any] | None) -> None:
-        """Give the lane an order."""
+    def send(self, order: dict[str, Any] | None, files: bytes = b"") -> None:
+        """Give the lane an order, with the files of the folder that it names."""
+        if files and order is not None:
+            unpack(files, self._folder / order["folder"])
         self._hand.send(order)
 
     def kill(self) -> None:
@@ -41,13 +53,45 @@ class Holder:
         self._hand.kill()
 
     def hear(self) -> list[dict[str, Any] | None]:
-        """What the lane has told since; None: it has ended."""
+        """What the lane has told since; None: it has ended, and nothing of it is left here."""
         rows: list[dict[str, Any] | None] = []
         with suppress(queue.Empty):
-            rows.append(self._told.get(timeout=HEAR_S))
+            rows.append(self._with_files(self._told.get(timeout=HEAR_S)))
             while len(rows) < TOLD_MOST:
-                rows.append(self._told.get_nowait())
+                rows.append(self._with_files(self._told.get_nowait()))
         return rows
+
+    def _with_files(self, row: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The line with what lies in its folder, if that is worth it; in any case it lies there no longer."""
+        if row is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            return None
+        folder = row.get("folder")
+        if not folder:
+            return row
+        held = row["is"] == "example" and row["verdict"] == "holds" and not row["findings"]
+        if held or not (self._folder / folder).is_dir():
+            row = {**row, "folder": ""}
+        else:
+            row = {**row, FILES: packed(self._folder / folder)}
+        shutil.rmtree(self._folder / folder, ignore_errors=True)
+        return row
+
+
+def packed(folder: Path) -> bytes:
+    """All that lies in a folder."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        tar.add(folder, arcname=".")
+    return file.getvalue()
+
+
+def unpack(files: bytes, folder: Path) -> None:
+    """Put it into the place of what lies there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(files), mode="r:gz") as tar:
+        tar.extractall(folder, filter="data")
 
 
 class Ray:
@@ -70,7 +114,7 @@ class Ray:
     def start(self, setup: Setup, heard: Heard) -> Hand:
         """Have Ray start one where there is room; until there is, it waits, and tells nothing."""
         holder = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_concurrency=3, max_restarts=0)(Holder)
-        return RayHand(setup.name, holder.remote(setup), heard)
+        return RayHand(setup, holder.remote(setup), heard)
 
     def close(self) -> None:
         """Leave the cluster."""
@@ -83,16 +127,19 @@ class RayHand:
 
     pid = 0
 
-    def __init__(self, name: str, actor: Any, heard: Heard) -> None:
-        self._name = name
+    def __init__(self, setup: Setup, actor: Any, heard: Heard) -> None:
+        self._name = setup.name
+        self._folder = Path(setup.folder)
         self._actor = actor
         self._heard = heard
-        self.listener = threading.Thread(target=self._listen, name=f"lane {name}", daemon=True)
+        self.listener = threading.Thread(target=self._listen, name=f"lane {setup.name}", daemon=True)
         self.listener.start()
 
     def send(self, order: dict[str, Any] | None) -> None:
         """Carry the order to the actor; one that has died is told by the end of what it tells."""
-        self._actor.send.remote(order)
+        folder = order.get("folder") if order is not None else ""
+        files = packed(self._folder / folder) if folder else b""
+        self._actor.send.remote(order, files)
 
     def kill(self) -> None:
         """End the actor, and so the lane."""
@@ -102,6 +149,8 @@ class RayHand:
         try:
             while True:
                 for row in ray.get(self._actor.hear.remote()):
+                    if row is not None and FILES in row:
+                        unpack(row.pop(FILES), self._folder / row["folder"])
                     self._heard(self._name, row)
                     if row is None:
                         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ftmodel.runner import Value
@@ -36,24 +37,26 @@ def of(journal: Journal, *, doubts: Sequence[str] = (), earlier: Sequence[Bug] |
         "stints": len(stints),
         "rounds": journal.rounds(),
         **totals.as_json(),
-        "violations": [_violation(bug) for bug in bugs],
+        "violations": [_violation(journal.path.parent, bug) for bug in bugs],
         **({"against": compared(bugs, earlier)} if earlier is not None else {}),
         "doubts": unknown,
         "store": str(journal.path.parent),
     }
 
 
-def _violation(bug: Bug) -> dict[str, Any]:
+def _violation(folder: Path, bug: Bug) -> dict[str, Any]:
     return {
         "signature": bug.signature,
         "invariant": bug.signature.partition("/")[0],
         "known": bug.known,
         "count": bug.count,
-        "example": bug.folder,
+        "example": str(folder / bug.folder),
         "message": bug.message,
         "state": bug.state,
         "replays": bug.replays,
         "seen_again": bug.seen,
+        "steps": bug.steps,
+        "shrunk": {"how": bug.shrunk, "to_steps": bug.to_steps, "rate": bug.rate, "why": bug.why},
     }
 
 

@@ -19,13 +19,15 @@ from ftmodel import planfile, services
 from ftmodel.steps import Heal, Mix, Plan, Settle, Step
 from ftmodel.topology import Topology
 
-Source = Literal["drawn", "lasting", "corpus", "confirm"]
+Source = Literal["drawn", "lasting", "corpus", "confirm", "shrink"]
 """Where its plans come from: drawn; drawn and played one after the other on one cluster that lasts; kept from before;
-those of a finding."""
-LASTING_EVERY: Final = 8
-"""One round in so many is a lasting one."""
-PARTS: Final = 30
-"""Plans that are played one after the other on a cluster that lasts."""
+that of a finding, some times over; smaller ones of it."""
+LASTING_EVERY: Final = 24
+"""One round of a topology in so many is a lasting one ..."""
+LASTING_AT: Final = 3
+"""... this one first."""
+PARTS: Final = 100
+"""Plans that are played one after the other on a cluster that lasts: they send some 1,100 requests, of which R3 and R4 need 900."""
 EXAMPLES: Final = 6
 """Examples of a round: of one mix, so that what a mix leads to has a chance to be seen, and few enough to lose."""
 RARE: Final = 3
@@ -40,6 +42,8 @@ FAULTY: Final = (
 WEIGHTS: Final = (1, 1, 1, 2, 2, 4)
 LIKELY: Final = 0.35
 WANTED_LIKELY: Final = 0.6
+SUBMITS: Final = 2
+"""Requests for a fault."""
 LOSING: Final = ("kill_worker", "stop_worker", "freeze_worker", "kill_engine", "race", "drain", "prefill")
 """Of them those after which workers are missed: the more they weigh, the more are started."""
 WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -69,8 +73,16 @@ class Round:
     examples: int = EXAMPLES
     steps: int = 30
     plans: tuple[Plan, ...] = ()
+    patient: bool = True
+    """False near the end of the soak: then the drawn plans are not, so that they come to their end in time."""
     signature: str = ""
-    """Of a round that confirms: what is looked for."""
+    """Of a round that confirms or shrinks: what is looked for."""
+    folder: str = ""
+    """Of a round that shrinks: where its example lies, below the soak's folder."""
+    budget_s: float = 0.0
+    """Likewise: how long it may take."""
+    scripts: int = 0
+    """Likewise: how often the script of its report is run."""
 
     def named(self, index: int) -> str:
         """The name of its example, from 1."""
@@ -109,8 +121,8 @@ def lasting(number: int, top: Topology, *, soak_seed: int, steps: int) -> Round:
     seed = seed_of(soak_seed, number)
     rng = random.Random(seed)  # noqa: S311 - likewise
     mix = Mix(
-        submit=10, cancel=rng.choice((2, 4)), start_worker=1, kill_worker=rng.choice((0, 1)), stop_worker=0, settle=4,
-        bad_request=rng.choice((0, 2)), slow_reader=rng.choice((0, 1)), storm=rng.choice((0, 1)),
+        submit=14, cancel=rng.choice((2, 4)), start_worker=1, kill_worker=rng.choice((0, 1)), stop_worker=0, settle=4,
+        bad_request=rng.choice((0, 1)), slow_reader=rng.choice((0, 1)), storm=2,
     )  # fmt: skip
     return Round(
         number=number, source="lasting", topology=top.name, seed=seed, mix=mix, examples=PARTS, steps=max(1, steps // 2)
@@ -147,8 +159,8 @@ def leads(situation: str) -> set[str]:
 def swarm(rng: random.Random, top: Topology, missing: Collection[str]) -> Mix:
     """Which kinds are on, and with which weights; on a topology without services or prefill workers not those.
 
-    A kind that leads to a missing situation is on more often and weighs more. As many requests are sent and as many
-    workers started as there are faults, so that the cluster is mostly alive.
+    A kind that leads to a missing situation is on more often and weighs more. There are twice as many requests as faults,
+    and workers are started as often as they are lost, so that the cluster is mostly alive.
     """
     if rng.randrange(PLAIN_EVERY) == 0:
         return Mix(start_worker=0, kill_worker=0, stop_worker=0, cancel=0)
@@ -162,10 +174,10 @@ def swarm(rng: random.Random, top: Topology, missing: Collection[str]) -> Mix:
         weights[kind] = weight + (kind in wanted) if on and kind not in absent else 0
     lost = sum(weights[kind] for kind in LOSING)
     return Mix(
-        submit=max(5, sum(weights.values()) - weights["cancel"]),
+        submit=max(5, SUBMITS * (sum(weights.values()) - weights["cancel"])),
         start_worker=max(2, lost),
-        settle=rng.choice((1, 2, 3)),
-        heal=rng.choice((0, 1, 2)) if lost else 0,
+        settle=rng.choice((1, 2, 3)) + lost // 2,
+        heal=rng.choice((0, 1, 2)) + lost // 4,
         **weights,
     )
 

@@ -9,8 +9,8 @@ from planting import Base, Mutate, Mutation, at, inserted
 from ftmodel.history import Event, Usage
 from ftmodel.invariants.growth import HANDLES, ROLES
 
-SAMPLES: Final = 30
-EACH: Final = 3
+SAMPLES: Final = 100
+EACH: Final = 10
 """Requests between two samples."""
 PLAIN: Final = {"memory": 90 << 20, "fds": 40, "sockets": 9, "threads": 20, "children": 0}
 

@@ -59,6 +59,8 @@ class Quiet:
 
     def smallest(self, plan: Plan, rate: Rate) -> None: ...
 
+    def played(self, outcome: Outcome) -> None: ...
+
 
 def options(where: Path, planted: str = DEFECT) -> Options:
     return Options(store=where, planted=catalogue.planted(planted, catalogue.ours()) if planted else ())

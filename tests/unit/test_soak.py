@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plants import plants
+from hypothesis.internal.conjecture import data as conjecture
 
 from ftmodel import planfile, topology
+from ftmodel.cli.lane import draw
 from ftmodel.errors import StoreError
 from ftmodel.invariants.situations import SITUATIONS
+from ftmodel.lanes import Collected
 from ftmodel.soak import bugs, keeping, result, rounds
 from ftmodel.soak.bugs import Bug, Purse
 from ftmodel.soak.journal import Journal, Lying, Played, newest, open_newest
 from ftmodel.soak.keeping import Keeping
-from ftmodel.soak.lane import Told
+from ftmodel.soak.telling import Told
 from ftmodel.steps import KillWorker, Plan, Slot, Submit
 
 SIMULATED = topology.find("simulated")
@@ -47,7 +46,8 @@ def played(name: str = "00001-01", *signatures: str, **other: Any) -> Played:
 
 
 def bug(**other: Any) -> Bug:
-    facts: dict[str, Any] = {"signature": "L2/cut", "known": False, "example": "00001-01", "folder": "", "message": ""}
+    facts: dict[str, Any] = {"signature": "L2/cut", "known": False, "example": "00001-01", "message": ""}
+    facts |= {"steps": 9, "seconds": 2.0}
     return Bug(**{**facts, **other})
 
 
@@ -86,6 +86,17 @@ def test_a_round_is_the_same_after_its_way_to_a_lane() -> None:
     assert rounds.of_json(json.loads(json.dumps(rounds.as_json(this)))) == this
 
 
+def test_nothing_is_held_of_what_was_drawn() -> None:
+    kept = Collected(SIMULATED, 7)
+    draw(kept, rounds.drawn(1, SIMULATED, soak_seed=3, steps=10, missing=[]), SIMULATED, [])
+    assert kept.plans
+    gone = weakref.ref(kept)
+    del kept
+    gc.collect()
+    assert gone() is None
+    assert len(conjecture.STRUCTURAL_COVERAGE_CACHE) == 0
+
+
 # -- bugs
 
 
@@ -99,22 +110,52 @@ def test_a_bug_that_no_replay_shows_is_given_up_until_it_is_found_again() -> Non
         assert one.wants_replays
         one = bugs.replayed(one, seen=False)
     assert one.state == "not reproduced"
-    again = bugs.found(one, one.signature, known=False, example="00002-01", folder="", message="")
+    again = bugs.found(one, one.signature, known=False, example="00002-01", steps=9, seconds=2.0, message="")
     assert (again.state, again.count, again.example) == ("confirmed", 2, "00001-01")
 
 
 def test_what_is_not_known_is_shown_before_what_is() -> None:
-    one = bugs.found(bug(known=True, count=4), "L2/cut", known=False, example="00009-01", folder="", message="")
+    one = bugs.found(
+        bug(known=True, count=4), "L2/cut", known=False, example="00009-01", steps=9, seconds=2.0, message=""
+    )
     assert (one.known, one.example, one.count) == (False, "00009-01", 5)
 
 
-def test_a_quarter_of_the_time_is_for_confirming() -> None:
+def test_a_quarter_of_the_lanes_time_is_for_confirming_and_shrinking() -> None:
     purse = Purse()
-    assert not purse.allows
-    purse.spend(30, again=False)
-    assert purse.allows
-    purse.spend(10, again=True)
-    assert not purse.allows
+    assert purse.left_s == 0
+    purse.live(40)
+    assert purse.left_s == 10
+    purse.promised[3] = 4
+    purse.spend(5)
+    assert purse.left_s == 1
+
+
+def test_a_much_quicker_example_shows_a_finding_until_it_is_replayed() -> None:
+    def again(one: Bug, seconds: float) -> str:
+        return bugs.found(
+            one, one.signature, known=False, example="00009-01", steps=3, seconds=seconds, message=""
+        ).example
+
+    assert again(bug(), 0.9) == "00009-01"
+    assert again(bug(), 1.9) == "00001-01"
+    assert again(bug(replays=1), 0.9) == "00001-01"
+
+
+def test_making_a_finding_smaller_takes_a_twentieth_of_the_time_within_limits() -> None:
+    assert [bugs.budget_s(bug(), soak_s) for soak_s in (120, 1800, 28800)] == [30, 90, 600]
+    assert bugs.budget_s(bug(spent_s=80.0), 1800) == 10
+    assert bugs.budget_s(bug(spent_s=800.0), 1800) == 0
+
+
+def test_what_cannot_be_made_smaller_is_left_as_it_is() -> None:
+    assert bugs.left_as_it_is(bug(seconds=26.0), 1800, 3) is None
+    slow = bugs.left_as_it_is(bug(seconds=28.0), 1800, 3)
+    assert slow is not None
+    assert (slow.shrunk, slow.why) == ("out of time", "a run of its 9 steps took 28 s")
+    deadly = bugs.left_as_it_is(bug(tries=bugs.TRIES), 1800, 3)
+    assert deadly is not None
+    assert deadly.shrunk == "failed"
 
 
 # -- the journal
@@ -184,29 +225,31 @@ def test_some_examples_of_each_signature_stay_and_the_last_that_held() -> None:
     lying = (
         [Lying(f"h{n}") for n in range(5)] + [Lying(f"v{n}", ("L2/cut",)) for n in range(5)] + [Lying("w", ("P1/cut",))]
     )
-    gone = keeping.superfluous(lying, {"v4"}, held=2, each=2)
-    assert [one.name for one in gone] == ["h0", "h1", "h2", "v1", "v2", "v3"]
+    gone = keeping.superfluous(lying, held=2, each=2)
+    assert [one.name for one in gone] == ["h0", "h1", "h2", "v2", "v3", "v4"]
+
+
+def fill(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "history.jsonl").write_bytes(b"x" * (3 << 20))
 
 
 def test_a_store_that_is_full_of_findings_ends_the_soak_with_a_message(tmp_path: Path, journal: Journal) -> None:
-    folder = tmp_path / "examples" / "00001-01"
-    folder.mkdir(parents=True)
-    (folder / "history.jsonl").write_bytes(b"x" * (3 << 20))
-    journal.add_example(played("00001-01", "L2/cut"), [bug()])
+    fill(tmp_path / "findings" / "L2-cut")
     with pytest.raises(StoreError, match=r"expected at most 1; try: ftmodel soak --resume .* --store-limit"):
         Keeping(folder=tmp_path, limit_bytes=1 << 20).look(journal)
-    assert folder.is_dir()
+    assert (tmp_path / "findings" / "L2-cut").is_dir()
 
 
-def test_a_store_that_is_too_large_drops_all_but_what_shows_a_finding_first(tmp_path: Path, journal: Journal) -> None:
+def test_a_store_that_is_too_large_drops_all_but_the_findings(tmp_path: Path, journal: Journal) -> None:
     for name, *found in (("00001-01", "L2/cut"), ("00001-02", "L2/cut"), ("00001-03",)):
-        folder = tmp_path / "examples" / name
-        folder.mkdir(parents=True)
-        (folder / "history.jsonl").write_bytes(b"x" * (1 << 20))
+        fill(tmp_path / "examples" / name)
         journal.add_example(played(name, *found), [bug()])
-    Keeping(folder=tmp_path, limit_bytes=2 << 20).look(journal)
-    assert [one.name for one in journal.lying()] == ["00001-01"]
-    assert [path.name for path in (tmp_path / "examples").iterdir()] == ["00001-01"]
+    fill(tmp_path / "findings" / "L2-cut")
+    Keeping(folder=tmp_path, limit_bytes=4 << 20).look(journal)
+    assert journal.lying() == []
+    assert list((tmp_path / "examples").iterdir()) == []
+    assert (tmp_path / "findings" / "L2-cut").is_dir()
 
 
 # -- the result
@@ -239,59 +282,3 @@ def test_a_round_is_over_when_all_that_began_has_ended() -> None:
     assert told == []
     examples.ended(4)
     assert told == [{"is": "round-over", "round": 4}]
-
-
-def soak(store: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ftmodel", "soak", *arguments]
-    where = ["--resume", str(store)] if store.is_dir() else ["--store", str(store), "--topology", "simulated"]
-    return subprocess.Popen(
-        [*command, *where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "FTMODEL_TEST_OF": str(store)},
-    )  # fmt: skip
-
-
-def of_store(store: Path) -> list[int]:
-    """Processes of the soaks in this store."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"FTMODEL_TEST_OF={store}\0".encode() in environ.read_bytes():
-                found.append(int(environ.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-def until(condition: Any, bound_s: float = 60.0) -> None:
-    end_s = time.monotonic() + bound_s
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
-
-
-@plants
-def test_a_soak_finds_what_is_planted_outlives_its_death_and_ends_on_ctrl_c(tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    killed = soak(store, "--for", "10m", "--lanes", "1", "--defect", "usage-counts-one-more")
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if line.startswith("confirmed P5/completion-tokens"):
-            break
-    killed.kill()
-    killed.communicate()
-    until(lambda: not of_store(store))
-    with open_newest(store) as left:
-        assert [(one.signature, one.state) for one in left.bugs()] == [("P5/completion-tokens", "confirmed")]
-        count = left.totals().examples
-
-    resumed = soak(store, "--for", "10m", "--json", "--known-issues", os.devnull)
-    with open_newest(store) as journal:
-        until(lambda: journal.totals().examples > count)
-    resumed.send_signal(signal.SIGINT)
-    said = resumed.communicate(timeout=60)[0]
-    assert resumed.returncode == 1
-    total = json.loads(said.splitlines()[-1])
-    assert total["examples"] > count
-    assert [found["signature"] for found in total["violations"]] == ["P5/completion-tokens"]
-    assert of_store(store) == []
-    assert json.loads((Path(total["store"]) / "verdict.json").read_text()) == total

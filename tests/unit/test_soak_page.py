@@ -65,7 +65,7 @@ def test_a_verified_fault_alone_is_one() -> None:
 
 
 def test_usage_is_told_of_what_was_looked_at_often() -> None:
-    assert len(measure(usages("w1", 10.0, "fds", 0.5))["usage"]) == 30
+    assert len(measure(usages("w1", 10.0, "fds", 0.5))["usage"]) == 100
     assert measure(usages("w1", 10.0, "fds", 0.5)[:5])["usage"] == []
 
 
@@ -132,8 +132,11 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
             "coverage": measured["coverage"], "latency": measured["latency"],
         }  # fmt: skip
         bug = Bug(
-            signature="L2/cut", known=False, example="00001-01", folder="00001-01", message="r1 <was> cut", count=4
-        )
+            signature="L2/cut", known=False, example="00001-01", steps=31, seconds=2.0, message="r1 <was> cut", count=4,
+            shrunk="done", to_steps=4, rate="12 of 40",
+        )  # fmt: skip
+        (tmp_path / bug.folder).mkdir(parents=True)
+        (tmp_path / bug.folder / "report.html").touch()
         known = replace(bug, signature="P1/cut", known=True)
         for n in (1, 2):
             opened.add_example(
@@ -153,10 +156,10 @@ def test_the_page_tells_all_of_it_and_asks_for_nothing(journal: Journal) -> None
     text = page.render(journal, result.of(journal, doubts=["lane <1>"], earlier=[]))
     for shown in (
         "L2/cut", "r1 &lt;was&gt; cut", "lane &lt;1&gt;", "kill-worker", "all-replaced 4", "Wait to the first token",
-        "8.79 KiB (8.79 to 8.79)", "Memory of the tester itself", "New: L2/cut, P1/cut", "killed-mid-stream",
+        "31 to 4 steps; that failed 12 of 40", '<a href="findings/L2-cut/report.html">page</a>', "8.79 KiB (8.79 to 8.79)", "Memory of the tester itself", "New: L2/cut, P1/cut", "killed-mid-stream",
     ):  # fmt: skip
         assert shown in text, shown
-    assert not re.search(r'(?:src|href)="(?!data:)', text)
+    assert not re.search(r'(?:src|href)="(?!data:|findings/)', text)
     assert " style=" not in text  # the page's own policy would refuse it
 
 
