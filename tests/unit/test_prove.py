@@ -7,7 +7,7 @@ from plants import plants
 
 from ftmodel import strategies, topology
 from ftmodel.prove import Grounds, Row, ViolationError, false_alarms, prove, seek
-from ftmodel.steps import HolderOf, KillWorker, Plan, Submit, Token
+from ftmodel.steps import FreezeWorker, HolderOf, KillWorker, Plan, StopWorker, Submit, Token
 from ftmodel.targets.simulated import Planted, catalogue
 
 
@@ -74,6 +74,18 @@ def test_a_violation_is_raised_as_a_class_of_its_invariants_own(grounds: Grounds
     assert type(raised.value).__name__ == "T1ViolationError"
     assert raised.value.plan == plan
     grounds.check(plan, 1, grounds.history(plan, seed=1))
+
+
+def test_a_worker_that_is_frozen_in_its_drain_has_a_lease_that_lapses(grounds: Grounds) -> None:
+    """Its streams are broken then, though it had left the list long before."""
+    stop = StopWorker(name="s2", worker=HolderOf("r1"), at=Token("r1", 10))
+    freeze = FreezeWorker(name="s3", worker=HolderOf("r1"), at=Token("r1", 20))
+    plan = Plan(
+        topology="simulated", workers=2, migration_limit=3, patience="long",
+        steps=(Submit(name="r1", max_tokens=900), stop, freeze),
+    )  # fmt: skip
+    for seed in range(5):
+        grounds.check(plan, seed, grounds.history(plan, seed=seed))
 
 
 @plants

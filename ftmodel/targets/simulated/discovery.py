@@ -25,6 +25,8 @@ class Instance:
     identity: str
     worker: Worker
     expires_s: float = 0.0
+    leased: bool = False
+    """Its lease runs: from its registration until it lapses, also where it has left the list and drains."""
 
 
 class Discovery:
@@ -53,7 +55,7 @@ class Discovery:
         self._cluster.hooks.do(Lease(self._cluster, "register"), self._register, instance)
 
     def _register(self, instance: Instance) -> None:
-        instance.expires_s = self._cluster.kernel.now + self._lease_s
+        instance.expires_s, instance.leased = self._cluster.kernel.now + self._lease_s, True
         self.instances[instance.identity] = instance
         self._cluster.kernel.after(self._lease_s, self._look, instance)
         self._tell(instance, "joined")
@@ -63,27 +65,27 @@ class Discovery:
         self._cluster.hooks.do(Lease(self._cluster, "renew"), self._renew, instance)
 
     def _renew(self, instance: Instance) -> None:
-        if self.instances.get(instance.identity) is instance:
+        if instance.leased:
             instance.expires_s = self._cluster.kernel.now + self._lease_s
         else:
             self.register(instance)
 
     def deregister(self, instance: Instance) -> None:
-        """Take an instance out."""
+        """Take an instance out; its lease runs on."""
         self._cluster.hooks.do(Lease(self._cluster, "deregister"), self._take_out, instance, "left")
 
     def _look(self, instance: Instance) -> None:
         left_s = instance.expires_s - self._cluster.kernel.now
-        if self.instances.get(instance.identity) is not instance:
-            return
         if left_s > 0:
             self._cluster.kernel.after(left_s, self._look, instance)
         else:
+            instance.leased = False
             self._cluster.hooks.do(Lease(self._cluster, "lapse"), self._take_out, instance, "lapsed")
 
     def _take_out(self, instance: Instance, change: Change) -> None:
-        if self.instances.pop(instance.identity, None) is not None:
-            self._tell(instance, change)
+        if self.instances.get(instance.identity) is instance:
+            del self.instances[instance.identity]
+        self._tell(instance, change)
 
     def _tell(self, instance: Instance, change: Change) -> None:
         for frontend, channel in self._watching:

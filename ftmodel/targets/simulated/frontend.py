@@ -94,12 +94,13 @@ class Frontend(Process):
     # -- discovery
 
     def changed(self, instance: Instance, change: Change) -> None:
-        """A worker joined, left by itself, or its lease lapsed."""
-        self.shunned.clear()
+        """A worker joined, left by itself, or its lease lapsed, be it on the list or not."""
         if change == "joined":
             self.listed[instance.identity] = instance
+            self.shunned.clear()
             return
-        self.listed.pop(instance.identity, None)
+        if self.listed.pop(instance.identity, None) is not None:
+            self.shunned.clear()
         if change == "lapsed":
             for call in list(self.calls.values()):
                 if call.stream is not None and call.stream.worker is instance.worker:

@@ -112,7 +112,7 @@ class Worker(Process):
         self.later(self.cluster.discovery.renew_every_s, self._renew)
 
     def _renew(self) -> None:
-        if not self.draining:
+        if self.instance.leased or not self.draining:
             self.cluster.discovery.renew(self.instance)
             self._renew_later()
 
