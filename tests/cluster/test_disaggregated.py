@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ftmodel import history, planfile
+from ftmodel.bounds import Bounds
 from ftmodel.history import Event, LogLine, Started
 from ftmodel.invariants import INVARIANTS, Judge
 from ftmodel.invariants.duty import abort
@@ -19,6 +20,7 @@ from ftmodel.steps import Begun, Cancel, HolderOf, KillWorker, Plan, Settle, Sta
 
 pytestmark = pytest.mark.cluster
 
+LATER_MS = round(Bounds().abort_bound_s * 1000) + 1000
 PLAN = Plan(
     topology="disaggregated-tcp",
     workers=2,
@@ -31,7 +33,7 @@ PLAN = Plan(
         Submit(name="r2", max_tokens=600),
         Cancel(name="s3", request="r2", at=Begun("r2"), skew_ms=100),
         Settle(name="s4"),
-        Submit(name="r3", max_tokens=50),
+        Submit(name="r3", max_tokens=50, skew_ms=LATER_MS),  # else that cancel may be lost to the kill
         KillWorker(name="s5", worker=HolderOf("r3", "prefill"), at=Begun("r3"), skew_ms=20),
         Settle(name="s6"),
         StartWorker(name="s7", slot=0, role="prefill"),

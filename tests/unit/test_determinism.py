@@ -33,7 +33,7 @@ def histories(where: Path, hash_seed: str) -> dict[str, bytes]:
     """What a process of its own makes of one seed."""
     where.mkdir()
     env = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    subprocess.run([sys.executable, "-c", SCRIPT, str(where)], env=env, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", SCRIPT, str(where)], env=env, check=True, timeout=120, cwd=where.parent)
     return {path.name: path.read_bytes() for path in sorted(where.iterdir())}
 
 
