@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import queue
-import shutil
 import sys
 import threading
 import time
@@ -53,8 +52,6 @@ class Setup:
     name: str
     folder: str
     """The soak's: what the lane keeps lies below it."""
-    temporary: bool = False
-    """That is a folder of this machine for this lane alone: it goes with the lane."""
     topologies: tuple[str, ...]
     """Each the text of a TOML file."""
     python: str | None = None
@@ -217,13 +214,13 @@ def serve(draw: Draw) -> int:
                 told.write(line + "\n")
                 told.flush()
             except BrokenPipeError:
-                leave(setup)
+                leave()
 
     lines = sys.stdin
     setup: Setup = _SETUP.validate_json(lines.readline())
     orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
     lane = Lane(setup, Path(setup.folder), draw, tell)
-    threading.Thread(target=_read, args=(lines, orders, lane, setup), daemon=True, name="orders").start()
+    threading.Thread(target=_read, args=(lines, orders, lane), daemon=True, name="orders").start()
     try:
         lane.play(iter(orders.get, object()))
     except FtmodelError as error:
@@ -233,21 +230,19 @@ def serve(draw: Draw) -> int:
     return 0
 
 
-def leave(setup: Setup) -> None:
+def leave() -> None:
     """The soak is gone: end at once. The warden sees it, and clears up."""
-    if setup.temporary:
-        shutil.rmtree(setup.folder, ignore_errors=True)
     os._exit(1)
 
 
-def _read(lines: IO[str], orders: queue.Queue[dict[str, Any] | None], lane: Lane, setup: Setup) -> None:
+def _read(lines: IO[str], orders: queue.Queue[dict[str, Any] | None], lane: Lane) -> None:
     for line in lines:
         order = json.loads(line)
         if order == CLOSE:
             lane.close(_taken_back(orders))
         else:
             orders.put(order)
-    leave(setup)
+    leave()
 
 
 def _taken_back(orders: queue.Queue[dict[str, Any] | None]) -> list[Round]:

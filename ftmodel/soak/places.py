@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
@@ -58,7 +58,8 @@ class Local:
 class LocalHand:
     """Holds a lane by its pipes."""
 
-    def __init__(self, setup: Setup, heard: Heard) -> None:
+    def __init__(self, setup: Setup, heard: Heard, *, inherits: Sequence[int] = ()) -> None:
+        """The lane's process `inherits` these descriptors."""
         self._name = setup.name
         self._heard = heard
         folder = Path(setup.folder) / "lanes" / setup.name
@@ -66,7 +67,7 @@ class LocalHand:
         with (folder / "lane.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", LANE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                start_new_session=True, env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+                start_new_session=True, pass_fds=inherits, env={**os.environ, "PYTHONFAULTHANDLER": "1"},
             )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -10,8 +10,11 @@ import dataclasses
 import importlib
 import importlib.util
 import io
+import os
 import queue
 import shutil
+import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -29,6 +32,13 @@ HEAR_S: Final = 0.5
 """An actor waits so long for something that its lane tells."""
 TOLD_MOST: Final = 50
 """Lines that are carried at once."""
+SWEEPS: Final = """
+import os, shutil, sys
+if os.fork():  # what is a child of an actor's process Ray ends with it
+    os._exit(0)
+sys.stdin.read()
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
 FILES: Final = "files"
 """The key under which a line bears the files of its folder."""
 
@@ -39,8 +49,9 @@ class Holder:
     def __init__(self, setup: Setup) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ftmodel-lane-"))
         self._told: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        here = dataclasses.replace(setup, folder=str(self._folder), temporary=True)
-        self._hand = LocalHand(here, lambda _name, row: self._told.put(row))
+        here = dataclasses.replace(setup, folder=str(self._folder))
+        self._sweeper = Sweeper(self._folder)
+        self._hand = LocalHand(here, lambda _name, row: self._told.put(row), inherits=(self._sweeper.alive,))
 
     def send(self, order: dict[str, Any] | None, files: bytes = b"") -> None:
         """Give the lane an order, with the files of the folder that it names."""
@@ -65,6 +76,7 @@ class Holder:
         """The line with what lies in its folder, if that is worth it; in any case it lies there no longer."""
         if row is None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            self._sweeper.end()
             return None
         folder = row.get("folder")
         if not folder:
@@ -76,6 +88,19 @@ class Holder:
             row = {**row, FILES: packed(self._folder / folder)}
         shutil.rmtree(self._folder / folder, ignore_errors=True)
         return row
+
+
+class Sweeper:
+    """Has a folder go when the last one has ended who holds `alive`, a descriptor, however that ended."""
+
+    def __init__(self, folder: Path) -> None:
+        read, self.alive = os.pipe()
+        subprocess.run([sys.executable, "-c", SWEEPS, str(folder)], stdin=read, start_new_session=True, check=True)
+        os.close(read)
+
+    def end(self) -> None:
+        """Hold it no longer."""
+        os.close(self.alive)
 
 
 def packed(folder: Path) -> bytes:

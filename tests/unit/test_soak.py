@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import random
 import weakref
 from collections.abc import Iterator
@@ -232,6 +233,20 @@ def test_some_examples_of_each_signature_stay_and_the_last_that_held() -> None:
 def fill(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "history.jsonl").write_bytes(b"x" * (3 << 20))
+
+
+def test_what_goes_while_it_is_weighed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "stays")
+    fill(tmp_path / "goes")
+    listed = os.scandir
+
+    def gone(path: Any) -> Any:
+        if str(path).endswith("goes"):
+            raise FileNotFoundError(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert keeping.size_of(tmp_path) == 3 << 20
 
 
 def test_a_store_that_is_full_of_findings_ends_the_soak_with_a_message(tmp_path: Path, journal: Journal) -> None:

@@ -63,9 +63,8 @@ def test_a_lane_asks_for_its_resources_and_plays_as_many_examples_as_its_cpus_be
 class Told:
     """A lane's process, as its holder knows it."""
 
-    def __init__(self, setup: Setup, heard: Any) -> None:
+    def __init__(self, setup: Setup, heard: Any, *, inherits: object) -> None:  # noqa: ARG002 - it is no process
         self.folder = Path(setup.folder)
-        self.setup = setup
         self.orders: list[Any] = []
         self.tell = lambda row: heard(setup.name, row)
 
@@ -79,7 +78,6 @@ def test_what_shows_something_is_carried_and_nothing_stays_on_a_node(
     monkeypatch.setattr(rays, "LocalHand", Told)
     holder = rays.Holder(SETUP)
     lane: Any = holder._hand
-    assert lane.setup.temporary
     for name, findings in (("1-1", []), ("1-2", [{"signature": "L2/cut"}])):
         folder = lane.folder / "examples" / name
         folder.mkdir(parents=True)
@@ -103,15 +101,18 @@ def test_what_shows_something_is_carried_and_nothing_stays_on_a_node(
     assert not lane.folder.exists()
 
 
-def test_a_lane_whose_soak_is_gone_takes_its_own_folder_with_it(tmp_path: Path) -> None:
+def test_a_folder_goes_when_the_lane_and_its_holder_have_ended_however_that_was(tmp_path: Path) -> None:
     folder = tmp_path / "node"
     folder.mkdir()
-    hand = LocalHand(replace(SETUP, folder=str(folder), temporary=True), lambda *_: None)
-    until((folder / "lanes").is_dir)
-    assert hand._process.stdin is not None
-    hand._process.stdin.close()
-    hand._process.wait(timeout=60)
-    assert not folder.exists()
+    told: list[Any] = []
+    sweeper = rays.Sweeper(folder)
+    hand = LocalHand(replace(SETUP, folder=str(folder)), lambda *row: told.append(row), inherits=(sweeper.alive,))
+    sweeper.end()  # the holder has ended; the lane has not
+    until(lambda: bool(told))
+    assert folder.is_dir()
+    hand.kill()
+    until(lambda: not folder.exists())
+    until(lambda: told[-1][1] is None)
 
 
 def until(condition: Callable[[], bool], bound_s: float = 30.0) -> None:
