@@ -38,6 +38,15 @@ def sut_python() -> Path:
 
 
 @pytest.fixture(scope="session")
+def vllm_python() -> Path:
+    """The interpreter of an environment that has vLLM."""
+    named = os.environ.get("FTMODEL_VLLM_PYTHON")
+    if not named:
+        pytest.skip("no environment with vLLM: FTMODEL_VLLM_PYTHON=/path/to/python (docs/vllm.md)")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
 def documented() -> frozenset[str]:
     """The signatures of docs/findings.md: confirmed there without ftmodel."""
     text = (Path(__file__).parents[1] / "docs" / "findings.md").read_text(encoding="utf-8")

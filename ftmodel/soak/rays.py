@@ -15,9 +15,9 @@ import queue
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -106,8 +106,9 @@ class Sweeper:
 def packed(folder: Path) -> bytes:
     """All that lies in a folder."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        tar.add(folder, arcname=".")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as pack:
+        for path in sorted(folder.rglob("*")):
+            pack.write(path, path.relative_to(folder))
     return file.getvalue()
 
 
@@ -115,8 +116,8 @@ def unpack(files: bytes, folder: Path) -> None:
     """Put it into the place of what lies there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(files), mode="r:gz") as tar:
-        tar.extractall(folder, filter="data")
+    with zipfile.ZipFile(io.BytesIO(files)) as pack:
+        pack.extractall(folder)
 
 
 class Ray:

@@ -22,6 +22,7 @@ KILLS = int(os.environ.get("FTMODEL_KILLS", "3"))
 """Of the tester; half as many, rounded up to at most 5, of its warden."""
 GONE_BOUND_S = 5.0
 BOOT_BOUND_S = 60.0
+VLLM_BOOT_BOUND_S = 300.0
 
 
 @pytest.fixture
@@ -33,11 +34,11 @@ def shared() -> Iterator[Path]:
 
 
 @pytest.fixture
-def running(
-    request: pytest.FixtureRequest, sut_python: Path, tmp_path: Path, shared: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+def running(request: pytest.FixtureRequest, tmp_path: Path, shared: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A run, of the topology that the test asks for, if it does."""
-    topology = ["--topology", request.param] if hasattr(request, "param") else []
+    asked = getattr(request, "param", None)
+    topology = ["--topology", asked] if asked else []
+    sut_python: Path = request.getfixturevalue("vllm_python" if asked == "vllm" else "sut_python")
     command = [
         sys.executable,
         "-m",
@@ -144,6 +145,23 @@ def test_the_tester_killed_while_services_run_leaves_nothing_of_them(
     running.wait()
     assert _until(lambda: not _gone(store, running.pid, ports, shared), GONE_BOUND_S), _gone(
         store, running.pid, ports, shared
+    )
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("running", ["vllm"], indirect=True)
+def test_the_tester_killed_while_vllm_runs_leaves_nothing_of_it(
+    running: subprocess.Popen[bytes], tmp_path: Path, shared: Path
+) -> None:
+    tester = psutil.Process(running.pid)
+    assert _until(lambda: "VLLM::EngineCore" in _programs(tester.children(recursive=True)), VLLM_BOOT_BOUND_S)
+    of_run = tester.children(recursive=True)  # vLLM's own processes bear new titles, written over their environment
+    ports = _ports(of_run)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert _until(lambda: not any(process.is_running() for process in of_run), GONE_BOUND_S), of_run
+    assert _until(lambda: not _gone(tmp_path / "store", running.pid, ports, shared), GONE_BOUND_S), _gone(
+        tmp_path / "store", running.pid, ports, shared
     )
 
 

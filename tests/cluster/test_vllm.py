@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,15 +36,6 @@ PLAN = Plan(
         Settle(name="s9"),
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def vllm_python() -> Path:
-    """The interpreter of an environment that has vLLM."""
-    named = os.environ.get("FTMODEL_VLLM_PYTHON")
-    if not named:
-        pytest.skip("no environment with vLLM: FTMODEL_VLLM_PYTHON=/path/to/python (docs/vllm.md)")
-    return Path(named)
 
 
 @pytest.fixture(scope="module")
