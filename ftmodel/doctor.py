@@ -205,7 +205,7 @@ def _watches() -> Check:
     return Check(
         name="file watches",
         ok=limit >= ENOUGH_WATCHES,
-        found=f"{limit} inotify instances: {room.seats} frontends at a time, {room.lanes} examples at work;"
+        found=f"{limit} inotify instances: {room.seats} plain frontends at a time, {room.lanes} examples at work;"
         f" with {ENOUGH_WATCHES} several runs bear each other",
         remedy=f"sudo sysctl -w fs.inotify.max_user_instances={ENOUGH_WATCHES}",
         grade="optional",

@@ -34,10 +34,15 @@ AHEAD: Final = 64
 LOOK_EVERY_S: Final = 0.2
 """Another tester tells nobody that it has given its seats back: so often they are looked for."""
 WATCHES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
-WATCHES_PER_FRONTEND: Final = 5
+WATCHES_PER_SEAT: Final = 5
 """Inotify instances of a frontend with discovery over files; its workers take none (seen on 1.4 and 1.6)."""
+SEATS_OF_ONE_THAT_KNOWS_BLOCKS: Final = 2
+"""A frontend with a kv router, or with prefill workers, takes up to ten instances (9 and 10 on 1.6, 6 on 1.4)."""
 WATCHES_SHARE: Final = 0.75
 """How many of the user's instances clusters may take together; without one left a frontend ends at its start."""
+
+
+_SEATS_OF_ONE_EXAMPLE: Final = FRONTENDS * SEATS_OF_ONE_THAT_KNOWS_BLOCKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +52,19 @@ class Room:
     lanes: int
     """Examples that do their steps."""
     seats: int
-    """Frontends whose discovery is over files, of all testers together."""
+    """For frontends whose discovery is over files, of all testers together."""
 
     @property
     def patient_seats(self) -> int:
-        """Of the seats, those that patient examples may take: the lanes need the others."""
+        """Of the seats, those that several patient examples may take: the lanes need the others."""
         return max(FRONTENDS, self.seats - self.lanes)
 
 
 def room(watches: Path = WATCHES) -> Room:
     """What this machine bears: at least one example with as many frontends as there can be."""
-    seats = int(WATCHES_SHARE * int(watches.read_text()) / WATCHES_PER_FRONTEND)
+    seats = int(WATCHES_SHARE * int(watches.read_text()) / WATCHES_PER_SEAT)
     lanes = min(LANES_PER_CORE * (os.cpu_count() or 1), seats)
-    return Room(lanes=max(1, lanes), seats=max(FRONTENDS, seats))
+    return Room(lanes=max(1, lanes), seats=max(_SEATS_OF_ONE_EXAMPLE, seats))
 
 
 class Seats:
@@ -105,8 +110,10 @@ class Example:
     @property
     def wants(self) -> int:
         """Seats that it needs."""
-        watches = self.topology.discovery == "file" and self.topology.target == "real"
-        return self.plan.frontends if watches else 0
+        if self.topology.discovery != "file" or self.topology.target != "real":
+            return 0
+        knows_blocks = self.topology.router_mode == "kv" or bool(self.topology.prefill_workers)
+        return self.plan.frontends * (SEATS_OF_ONE_THAT_KNOWS_BLOCKS if knows_blocks else 1)
 
 
 class Lanes:
@@ -222,7 +229,8 @@ class Lanes:
             return False
         patient = [other for other in begun if other.is_patient]
         seated = sum(len(other.seats) for other in patient)
-        if example.is_patient and (len(patient) >= PATIENT or seated + example.wants > self._room.patient_seats):
+        full = len(patient) >= PATIENT or seated + example.wants > self._room.patient_seats
+        if example.is_patient and patient and full:
             return False
         seats = self._seats.take(example.wants)
         if seats is None:

@@ -169,6 +169,32 @@ def test_discovery_that_watches_no_files_needs_no_seats(stage: Stage) -> None:
             seat.close()
 
 
+@pytest.mark.parametrize("kind", [{"router_mode": "kv"}, {"prefill_workers": (1, 2)}])
+def test_a_frontend_that_knows_blocks_needs_two_seats(stage: Stage, kind: dict[str, Any]) -> None:
+    """With one each, frontends of 1.6 found no file watch left: they ended at their start, or never saw the model."""
+    knowing = replace(TOP, **kind)
+    with _lanes(stage, knowing) as opened:
+        held = opened._seats.take(4)
+        assert held is not None
+        opened.start("one", knowing, _plan(), Proof())
+        opened._begin_while(lambda: False)
+        assert stage.begun == []
+        held.pop().close()
+        _until(lambda: stage.begun == ["one"], opened)
+        stage.open.set()
+        for seat in held:
+            seat.close()
+
+
+def test_one_patient_example_begins_however_few_seats_there_are(stage: Stage) -> None:
+    knowing = replace(TOP, router_mode="kv")
+    with _lanes(stage, knowing) as opened:
+        assert opened._room.patient_seats < 4
+        opened.start("p", knowing, _plan("long", frontends=2), Proof())
+        _until(lambda: stage.begun == ["p"], opened)
+        stage.open.set()
+
+
 def test_ports_that_are_set_bear_one_example_at_a_time(stage: Stage) -> None:
     set_ = replace(TOP, http_port=12345)
     with _lanes(stage, set_) as opened:
@@ -242,4 +268,4 @@ def test_room_follows_the_machines_file_watches(tmp_path: Path) -> None:
     limit.write_text("128\n")
     assert room(limit).seats == 19
     limit.write_text("8\n")
-    assert room(limit) == Room(lanes=1, seats=2)
+    assert room(limit) == Room(lanes=1, seats=4)
