@@ -98,6 +98,10 @@ class Setting:
     """The engine logs the begin, end and abort of each request by its id."""
     cache_tokens: int = 0
     """KV blocks of a worker, in tokens: a request that needs more never fits; 0: not known."""
+    block_tokens: int = 0
+    """Tokens of a KV block; 0: not known."""
+    admits_share: float = 1.0
+    """A worker that has this share of its KV blocks in use is offered nothing more."""
     guides: bool = False
     """The engine heeds guided decoding: such an answer may end by itself, and its tokens have any text."""
     prefill_workers: int = 0

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any, Final
 
-from ftmodel.steps import HolderOf, NotHolderOf, Now, Plan, Slot, Step, Submit
+from ftmodel.steps import EngineError, HolderOf, KillWorker, NotHolderOf, Now, Plan, Slot, Step, Submit, Token
 
 PAIRED_STEPS: Final = 16
 """In a longer plan pairs of steps are not tried: they are too many."""
+EARLY_TOKEN: Final = 5
 
 
 def smallest(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
@@ -50,6 +51,8 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
             yield dataclasses.replace(plan, steps=(*plan.steps[:place], plainer, *plan.steps[place + 1 :]))
     for steps in _aimed(plan.steps):
         yield dataclasses.replace(plan, steps=steps)
+        if plan.workers == 1:  # a fault may need another one to go on at
+            yield dataclasses.replace(plan, steps=steps, workers=2)
 
 
 def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
@@ -89,17 +92,29 @@ def _one_for_another(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
 
 
 def _aimed(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
-    """What befalls some worker befalls the one that serves a request, as soon as it does.
+    """What befalls some worker befalls the one that serves a request; what fails a stream kills its worker.
 
-    No step fewer, but then those are not needed that made it befall this one.
+    As soon as it serves it, or at a token of it: an early one, or the one behind that with which its stop string begins.
+    No step fewer, but then those are not needed that made it befall this one, or that gave it the time to show.
     """
+    for step in steps:
+        if isinstance(step, EngineError):
+            kill = KillWorker(name=step.name, worker=HolderOf(step.request), at=step.at)
+            yield tuple(kill if other is step else _streamed(other, step.request) for other in steps)
     for step in steps:
         if isinstance(getattr(step, "worker", None), Slot | NotHolderOf):
             others = [other for other in steps if other is not step]
             for place, submit in enumerate(others, start=1):
                 if isinstance(submit, Submit):
-                    changed: dict[str, Any] = {"worker": HolderOf(submit.name), "at": Now(), "skew_ms": 0}
-                    yield (*others[:place], dataclasses.replace(step, **changed), *others[place:])
+                    for at in (Now(), Token(submit.name, submit.stop_at + 1 if submit.stop_at else EARLY_TOKEN)):
+                        changed: dict[str, Any] = {"worker": HolderOf(submit.name), "at": at, "skew_ms": 0}
+                        yield (*others[:place], dataclasses.replace(step, **changed), *others[place:])
+
+
+def _streamed(step: Step, request: str) -> Step:
+    if isinstance(step, Submit) and step.name == request:
+        return dataclasses.replace(step, stream=True)
+    return step
 
 
 def _names(step: Step) -> set[str]:

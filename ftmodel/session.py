@@ -305,6 +305,8 @@ def setting_of(
         token_chars=engine.token_chars,
         engine_ids=engine.engine_ids,
         cache_tokens=int(topology.options.get("blocks", engine.options.get("blocks", 0))) * engine.block_tokens,
+        block_tokens=engine.block_tokens,
+        admits_share=topology.busy_blocks_share or 1.0,
         guides=engine.guides,
         variant=compared.variant,
         completed=compared.completed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -13,6 +14,7 @@ from ftmodel.steps import (
     Anchor,
     Cancel,
     End,
+    EngineError,
     Gone,
     HolderOf,
     KillFrontend,
@@ -36,21 +38,36 @@ Draws = SearchStrategy[tuple[Step, ...]]
 RACE_MS = (0, 1, 5, 20)
 """By how much one of two racing steps comes after the other; which of the two is drawn too."""
 RACED_TOKENS = 200
+RACED_STOP = 20
+LEFT_TOKENS = 600
 STORM = 8
 STORM_TOKENS = 100
+GROWING_CHARS, GROWING_TOKENS = 1000, 600
+"""A worker takes in several of these, and has no KV blocks for all that they grow to, if it has blocks for few."""
 UNLISTED_MS = 2000
 """So long after the last worker has gone every list has shown for a while that there is none."""
 
 
 def races(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
-    """A request, and two things at one moment of it: cancel and kill, kill and kill, cancel and finish, start and kill."""
+    """A request, and two things at one moment of it, or one after the other.
+
+    Cancel and kill, kill and kill, cancel and finish, start and kill; a kill amid a stop string; a kill, and an error of
+    the second engine.
+    """
     if outline.alive < 1:
         return None
     empty = outline.with_state("empty")
-    kinds = ("cancel-kill", "kill-kill", "cancel-finish", *(("start-kill",) if empty else ()))
+    kinds = (
+        "cancel-kill",
+        "kill-kill",
+        "cancel-finish",
+        "stop-kill",
+        "kill-error",
+        *(("start-kill",) if empty else ()),
+    )
     return st.tuples(
         st.sampled_from(kinds), st.sampled_from((5, 1, 17)), st.sampled_from(RACE_MS), st.booleans(),
-        st.sampled_from(list(outline.gates)), st.sampled_from(empty or [1]),
+        st.sampled_from(list(outline.gates)), st.sampled_from(empty or [1]), st.sampled_from((40, 4500)),
     ).map(lambda drawn: _race(outline, *drawn))  # fmt: skip
 
 
@@ -62,6 +79,7 @@ def _race(
     swapped: bool,
     frontend: int,
     slot: int,
+    prompt_chars: int,
 ) -> tuple[Step, ...]:
     request = named("r", outline)
     submit = Submit(name=request, max_tokens=RACED_TOKENS, frontend=frontend)
@@ -72,7 +90,14 @@ def _race(
     cancel = Cancel(name=first, request=request, at=at, skew_ms=early)
     match kind:
         case "cancel-kill":
-            return submit, cancel, kill
+            # Long, so that an abort is owed; with a long prompt its second worker reads it for a while.
+            return replace(submit, max_tokens=LEFT_TOKENS, prompt_chars=prompt_chars), cancel, kill
+        case "stop-kill":  # right behind the token with which the stop string begins
+            amid = Token(request, RACED_STOP + 1)
+            return replace(submit, stop_at=RACED_STOP), replace(kill, name=first, at=amid, skew_ms=0)
+        case "kill-error":
+            error = EngineError(name=second, request=request, how="error", at=Token(request, 2 * k))
+            return submit, replace(kill, name=first, skew_ms=0), error
         case "cancel-finish":
             return submit, cancel
         case "start-kill":
@@ -83,26 +108,30 @@ def _race(
 
 
 def storms(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
-    """Many requests at once; or many clients that leave at once."""
+    """Many requests at once; or many that grow, so that KV blocks run out where there are few; or many that leave."""
     return st.tuples(
-        st.booleans(), st.sampled_from((True, True, False)), st.sampled_from((5, 1, 17)),
-        st.sampled_from(list(outline.gates)), moments(outline, STORM_TOKENS),
+        st.sampled_from(("short", "leaving", "growing")), st.sampled_from((True, True, False)),
+        st.sampled_from((5, 1, 17)), st.sampled_from(list(outline.gates)), moments(outline, STORM_TOKENS),
     ).map(lambda drawn: _storm(outline, *drawn))  # fmt: skip
 
 
 def _storm(
     outline: Outline,
-    leaving: bool,
+    what: str,
     stream: bool,
     k: int,
     frontend: int,
     at: Anchor,
 ) -> tuple[Step, ...]:
     names = [named("r", outline, i) for i in range(1, STORM + 1)]
+    prompt_chars, max_tokens = (GROWING_CHARS, GROWING_TOKENS) if what == "growing" else (40, STORM_TOKENS)
     submits: list[Step] = [
-        Submit(name=name, stream=stream, max_tokens=STORM_TOKENS, frontend=frontend, at=at) for name in names
-    ]
-    if not leaving:
+        Submit(
+            name=name, stream=stream, prompt_chars=prompt_chars, max_tokens=max_tokens, frontend=frontend, at=at
+        )
+        for name in names
+    ]  # fmt: skip
+    if what != "leaving":
         return tuple(submits)
     moment: Anchor = Token(names[0], k) if stream else After(names[0])
     leaves = [
@@ -220,6 +249,9 @@ def gates(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
 
 
 def _gate(outline: Outline, place: int, ending: type[KillFrontend | StopFrontend], at: Anchor) -> tuple[Step, ...]:
-    end = ending(name=named("s", outline), frontend=place, at=at)
-    back = StartFrontend(name=named("s", outline, 2), frontend=place, at=Gone(end.name))
-    return (end, back) if len(outline.gates) == 1 else (end,)
+    """One that is asked to stop has a stream for which it lives on a while."""
+    submit = Submit(name=named("r", outline), max_tokens=LEFT_TOKENS, frontend=place)
+    held = (submit,) if ending is StopFrontend else ()
+    end = ending(name=named("s", outline, 1 + len(held)), frontend=place, at=Token(submit.name, 5) if held else at)
+    back = StartFrontend(name=named("s", outline, 2 + len(held)), frontend=place, at=Gone(end.name))
+    return (*held, end, back) if len(outline.gates) == 1 else (*held, end)

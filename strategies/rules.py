@@ -17,12 +17,15 @@ from hypothesis.strategies import SearchStrategy
 from ftmodel.outline import Outline
 from ftmodel.steps import (
     LADDER_MS,
+    After,
     Api,
     BadRequest,
     Cancel,
     EngineError,
+    EngineFault,
     FreezeWorker,
     Heal,
+    HolderOf,
     KillEngine,
     KillWorker,
     Mix,
@@ -37,6 +40,7 @@ from ftmodel.steps import (
     Submit,
     ThawWorker,
     Token,
+    VictimOf,
 )
 
 from .moments import RECENT, after, hits, moments, named, of, skews
@@ -63,12 +67,15 @@ ASKED: tuple[Asked, ...] = (
     {"n": 2},
     {"n": 2},
     {"guided": True},
+    {"guided": True},
     {"stop_at": 5},
     {"stop_at": 20},
     {"stop_at": 20, "min_tokens": 10},
     {"min_tokens": 10},
 )
 """What a request asks for besides its length; mostly nothing."""
+LEFT: tuple[Asked, ...] = (*(PLAIN,) * 6, {"n": 2}, {"guided": True}, {"usage": True})
+"""The same, of a request whose client is to leave: nothing by which it can end early."""
 APIS: SearchStrategy[Api] = st.sampled_from(("completion", "chat"))
 STREAMED = st.sampled_from((True, True, False))
 
@@ -114,6 +121,7 @@ def _cancels(draw: st.DrawFn, outline: Outline) -> tuple[Step, ...]:
         stream=draw(STREAMED),
         max_tokens=LONG_TOKENS,
         frontend=draw(st.sampled_from(list(outline.gates))),
+        **draw(st.sampled_from(LEFT)),
     )
     return submit, draw(_cancel(named("s", outline, 2), submit))
 
@@ -165,24 +173,32 @@ def slow_readers(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
 
 
 def engine_errors(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
-    """The engine fails a request, at a token of it; of one that stalls the client leaves."""
+    """The engine fails a request, at a token of it; of one that stalls the client leaves.
+
+    One whose stream breaks off goes on elsewhere, and at times breaks off there again.
+    """
     failing = [
         s for s in outline.uncancelled()[:RECENT] if s.max_tokens > 8 and s.n == 1 and s.name not in outline.paused
     ]
     if not failing:
         return None
+    hows: tuple[EngineFault, ...] = ("error", "no-finish", "cancelled", "stall")
     return st.tuples(
         st.sampled_from(failing),
-        st.sampled_from(("error", "no-finish", "cancelled", "stall")),
+        st.sampled_from(hows),
         st.sampled_from((5, 1, 7)),
+        st.booleans(),
     ).map(lambda drawn: _engine_error(outline, *drawn))
 
 
-def _engine_error(outline: Outline, submit: Submit, how: str, k: int) -> tuple[Step, ...]:
-    request, name = submit.name, named("s", outline)
-    step = EngineError(name=name, request=request, how=how, at=Token(request, k))  # type: ignore[arg-type]
-    leaving = Cancel(name=named("s", outline, 2), request=request, how="timeout", at=Sent(request), skew_ms=1000)
-    return (step, leaving) if how == "stall" else (step,)
+def _engine_error(outline: Outline, submit: Submit, how: EngineFault, k: int, twice: bool) -> tuple[Step, ...]:
+    request, name, then = submit.name, named("s", outline), named("s", outline, 2)
+    step = EngineError(name=name, request=request, how=how, at=Token(request, k))
+    if how == "stall":
+        return step, Cancel(name=then, request=request, how="timeout", at=Sent(request), skew_ms=1000)
+    if how == "no-finish" and twice:
+        return step, EngineError(name=then, request=request, how=how, at=Token(request, k + 2))
+    return (step,)
 
 
 def starts(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
@@ -235,13 +251,30 @@ def freezes(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
     up = outline.with_state("up")
     if outline.alive < 1 or not up:
         return None
-    return st.builds(
+    some = st.builds(
         FreezeWorker,
         name=st.just(named("s", outline)),
         worker=st.sampled_from([Slot(slot) for slot in up]),
         at=moments(outline, LONG_TOKENS),
         skew_ms=skews(()),
     ).map(lambda step: (step,))
+    thaws = st.none() | st.sampled_from(tuple(timeouts_ms)) if timeouts_ms else st.none()
+    holder = st.tuples(st.sampled_from(list(outline.gates)), thaws).map(lambda drawn: _freeze_holder(outline, *drawn))
+    return some | holder
+
+
+def _freeze_holder(outline: Outline, frontend: int, thaw_ms: int | None) -> tuple[Step, ...]:
+    """A stream, and then its worker stands still, at times until about the end of its lease."""
+    submit = Submit(name=named("r", outline), max_tokens=LONG_TOKENS, frontend=frontend)
+    freeze = FreezeWorker(name=named("s", outline, 2), worker=HolderOf(submit.name), at=Token(submit.name, 5))
+    if thaw_ms is None:
+        return submit, freeze
+    victim = VictimOf(freeze.name)
+    return (
+        submit,
+        freeze,
+        ThawWorker(name=named("s", outline, 3), worker=victim, at=After(freeze.name), skew_ms=thaw_ms),
+    )
 
 
 def settles(outline: Outline, timeouts_ms: Sequence[int]) -> Draws | None:
@@ -324,11 +357,11 @@ def mixes(*, outages: bool = False, apart: bool = False) -> SearchStrategy[Mix]:
     kills_most = Mix(submit=5, cancel=3, start_worker=5, kill_worker=6, kill_engine=1, restart=1, race=1, **calm)
     cancels_most = Mix(submit=4, cancel=9, start_worker=2, kill_worker=1, slow_reader=1, bad_request=1, **calm)
     drains_most = Mix(
-        submit=4, cancel=4, start_worker=4, kill_worker=2, stop_worker=3, drain=2, roll=1, settle=3, heal=1
+        submit=4, cancel=4, start_worker=4, kill_worker=2, stop_worker=3, drain=2, roll=2, settle=3, heal=1
     )
     freezing = Mix(submit=5, cancel=4, start_worker=3, kill_worker=2, freeze_worker=3, bad_request=1, **calm)
     doors = Mix(submit=5, cancel=5, start_worker=3, kill_worker=2, frontend=2, slow_reader=1, **calm)
-    crowds = Mix(submit=4, cancel=3, start_worker=3, kill_worker=2, storm=2, roll=1, restart=1, **calm)
+    crowds = Mix(submit=4, cancel=3, start_worker=3, kill_worker=2, storm=2, roll=2, restart=1, **calm)
     errors = Mix(
         submit=5, cancel=5, start_worker=3, kill_worker=3, engine_error=3, kill_engine=2, bad_request=1, **calm
     )

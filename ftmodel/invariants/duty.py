@@ -192,10 +192,10 @@ def _alive_in(worker: Incarnation, life: Interval) -> bool:
 
 
 def witness_of(ledger: Ledger, request: Request) -> str | None:
-    """A worker that the frontend surely knew before the sending and that was untouched all the time, with a slot."""
-    life = ledger.life(request)
-    if ledger.crowd(request) > ledger.setting.slots:
+    """A worker that the frontend surely knew before the sending and that was untouched all the time, with a slot and KV blocks for it."""
+    if not ledger.has_room(request):
         return None
+    life = ledger.life(request)
     return known_and_untouched(ledger, request.sent.frontend, request.sent.at, life.after_s)
 
 

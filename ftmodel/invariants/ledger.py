@@ -36,6 +36,7 @@ from ftmodel.history import (
     StepDone,
     Told,
 )
+from ftmodel.invariants.crowds import Crowds
 from ftmodel.invariants.records import Choice, Generation, Incarnation, Moves, Request, View
 from ftmodel.invariants.texts import twin_of
 
@@ -321,47 +322,52 @@ class Ledger:
         total: float = sums[i] + min(ends[i], to_s) - starts[i]
         return total
 
+    @property
+    def crowds(self) -> Crowds:
+        """Who is open at the same time. Only valid at rest."""
+        if "crowds" not in self.memo:
+            lives = [(request, self.life(request)) for request in self.requests.values()]
+            self.memo["crowds"] = Crowds(self.setting, lives)
+        crowds: Crowds = self.memo["crowds"]
+        return crowds
+
     def crowd(self, request: Request) -> int:
-        """The most requests that could be open at the same time in this one's life, it included.
+        """The most requests that could be open at the same time in this one's life, it included. Only valid at rest."""
+        return self.crowds.most(self.life(request))
 
-        A request whose client left can hold its slot for `abort_bound_s` more. Only valid at rest.
-        """
-        if "crowd" not in self.memo:
-            self.memo["crowd"] = self._crowds()
-        starts, counts, most = self.memo["crowd"]
-        if most <= self.setting.slots:
-            return int(most)
-        life = self.life(request)
-        from_, to = bisect.bisect_left(starts, life.before_s), bisect.bisect_right(starts, life.after_s)
-        return max(counts[from_:to], default=1)
-
-    def _crowds(self) -> tuple[list[float], list[int], int]:
-        """At each sending, in order of time: how many are open then."""
-        spans = sorted((life.before_s, self._slot_until_s(r)) for r, life in self._lives())
-        ends = sorted(end for _, end in spans)
-        starts = [start for start, _ in spans]
-        counts = [i + 1 - bisect.bisect_left(ends, start) for i, start in enumerate(starts)]
-        return starts, counts, max(counts, default=0)
-
-    def _lives(self) -> list[tuple[Request, Interval]]:
-        return [(request, self.life(request)) for request in self.requests.values()]
-
-    def _slot_until_s(self, request: Request) -> float:
-        clean = request.ended is not None and request.ended.how == "eof"
-        return self.life(request).after_s + (0.0 if clean else self.setting.bounds.abort_bound_s)
+    def has_room(self, request: Request) -> bool:
+        """True if any worker surely had a slot and KV blocks for this request all the time. Only valid at rest."""
+        return self.crowds.has_room(self.life(request))
 
     def work_s(self, request: Request) -> float:
-        """Four times what generating the answer takes, queueing for a slot included, and its client's pauses.
+        """Four times what generating the answer takes, queueing for a slot or KV blocks included, and its client's pauses.
 
         And what reading the prompt takes, where prefill workers do that.
         """
-        pace_s, slots = self.setting.pace_s, max(1, self.setting.slots)
-        crowd = self.crowd(request)
-        other_s = request.paused_s + self.reading_s(request)
-        if crowd <= slots:
-            return 4 * request.sent.max_tokens * pace_s + other_s
-        longest = max(other.sent.max_tokens for other in self.requests.values())
-        return 4 * longest * pace_s * math.ceil(crowd / slots) + other_s
+        life = self.life(request)
+        own_s = 4 * request.sent.max_tokens * self.setting.pace_s
+        queued_s = self.crowds.wait_s(life) if self.may_queue(request, life.before_s, life.after_s) else own_s
+        return queued_s + request.paused_s + self.reading_s(request)
+
+    def may_queue(self, request: Request, from_s: float, to_s: float) -> bool:
+        """True if it may have waited for a slot or for KV blocks then: there was no room for all, and engines had some wait.
+
+        That they say of themselves: if they tell that none waits, it is not for that. Only valid at rest.
+        """
+        if self.has_room(request):
+            return False
+        told = [
+            sample.values["waiting"]
+            for worker in self.all_workers
+            for sample in worker.running
+            if "waiting" in sample.values and sample.at.could_overlap(from_s, to_s)
+        ]
+        return not told or max(told) > 0
+
+    def may_wait_for_stalled(self, request: Request) -> bool:
+        """True if what it may have waited for can be held by one that the engine was told to stall."""
+        life = self.life(request)
+        return self.crowds.has_stalled(life) and self.may_queue(request, life.before_s, life.after_s)
 
     def reading_s(self, request: Request) -> float:
         """What its prompt can take to be read once, all others before it; 0 where the workers that answer read it."""

@@ -82,11 +82,14 @@ def course_of(ledger: Ledger, request: Request) -> Iterator[str]:
 def overdue_s(ledger: Ledger, request: Request) -> float | None:
     """When a request must have ended, however: due by its duty, and in any case `end_bound_s` after the heal.
 
-    None if that is not known: something was touched, and nothing says that it was healed.
+    None if that is not known: something was touched, and nothing says that it was healed; or it may wait for what one
+    holds that the engine was told to stall.
     """
     end_s = ledger.setting.bounds.end_bound_s + ledger.work_s(request)
     healed = ledger.marks.get("healed")
     if healed is None and any(process.touches for process in ledger.processes.values()):
+        return None
+    if ledger.may_wait_for_stalled(request):
         return None
     return max(completion(ledger, request).due_s, (healed.at if healed else request.sent.at).after_s + end_s)
 
@@ -200,7 +203,7 @@ class NoHang(Invariant):
         wait_s = to_s - last.after_s - ledger.stalled_s(last.after_s, to_s) - request.paused_in_s(last.after_s, to_s)
         if upset(ledger, last.before_s, to_s):
             return
-        if request.is_stalled or wait_s <= bound_s or ledger.crowd(request) > ledger.setting.slots:
+        if request.is_stalled or wait_s <= bound_s or ledger.may_queue(request, last.before_s, to_s):
             return
         witness = known_and_untouched(ledger, request.sent.frontend, last, to_s)
         if witness is None or ledger.touched_from_s(request.sent.frontend) <= to_s:

@@ -5,6 +5,7 @@ On real processes it is played by the release at hand, with the counting engine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,6 @@ from ftmodel.history import (
     RequestSent,
     ResponseBegun,
     Sample,
-    Setting,
     Told,
 )
 from ftmodel.session import Proof, Session
@@ -320,21 +320,18 @@ def test_a_dead_worker_is_met_once_then_shunned_and_forgotten_when_another_joins
 
 def test_a_frozen_worker_loses_its_requests_and_its_place_on_the_list_after_the_lease(ground: Ground) -> None:
     seen = ground.play("frozen")
-    setting = seen.of(Setting)[0]
     frozen, thawed = seen.fault("f1"), seen.fault("t1")
     assert frozen.title == thawed.title
-    due_s = frozen.at.after_s + setting.bounds.list_bound_s
-    assert due_s > thawed.at.before_s or not _listed(seen, frozen.title, due_s, thawed.at.before_s)
     assert not _listed(seen, frozen.title, thawed.at.before_s - 1.0, thawed.at.before_s)
 
 
-def test_a_worker_that_is_thawed_after_its_lease_serves_nobody_while_it_is_not_listed(ground: Ground) -> None:
-    """Whether it comes back to the list differs by release and discovery, and nothing rests on it."""
+def test_a_worker_that_is_thawed_after_its_lease_does_not_come_back(ground: Ground) -> None:
+    """Nor does it within 45 s on 1.4.2 and 1.6.1: what it would renew is gone, and nothing registers it anew."""
     seen = ground.play("frozen")
     thawed = seen.fault("t1")
     [begun] = seen.lines("begun", "r2")
-    back = _listed(seen, thawed.title, thawed.at.after_s, begun.at.after_s)
-    assert back or begun.title != thawed.title
+    assert not _listed(seen, thawed.title, thawed.at.after_s, math.inf)
+    assert begun.title != thawed.title
     assert seen.whats("r2") == ["text", "finish", "done"]
 
 

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ftmodel.reductions import smallest
-from ftmodel.steps import Cancel, HolderOf, KillWorker, Now, Plan, Settle, Slot, Step, StopWorker, Submit, Token
+from ftmodel.steps import (
+    Cancel,
+    EngineError,
+    HolderOf,
+    KillWorker,
+    Now,
+    Plan,
+    Settle,
+    Slot,
+    Step,
+    StopWorker,
+    Submit,
+    Token,
+)
 
 STEPS: tuple[Step, ...] = (
     Submit(name="r1", max_tokens=600, api="chat"),
@@ -93,3 +108,25 @@ def test_what_befell_some_worker_befalls_the_one_that_serves_a_request() -> None
 
 def test_what_shows_whatever_is_done_keeps_a_step() -> None:
     assert len(smallest(PLAN, lambda _: True).steps) == 1
+
+
+def test_a_fault_is_aimed_at_the_token_behind_that_with_which_a_stop_string_begins() -> None:
+    steps = (Submit(name="r1", stop_at=20), Submit(name="r2"), KillWorker(name="s3", worker=Slot(1), skew_ms=100))
+
+    def fails(plan: Plan) -> bool:
+        amid = any(isinstance(step, KillWorker) and step.at == Token("r1", 21) for step in plan.steps)
+        return amid or plan.steps == steps
+
+    aimed = KillWorker(name="s3", worker=HolderOf("r1"), at=Token("r1", 21))
+    assert smallest(dataclasses.replace(PLAN, steps=steps), fails).steps == (aimed,)
+
+
+def test_a_kill_with_another_worker_stands_for_what_fails_a_request() -> None:
+    error = EngineError(name="s2", request="r1", how="no-finish", at=Token("r1", 7))
+    plan = dataclasses.replace(PLAN, workers=1, steps=(Submit(name="r1", stream=False), error))
+
+    def fails(smaller: Plan) -> bool:
+        moved = smaller.workers == 2 and kinds(smaller) == ["submit", "kill-worker"]
+        return (moved and smaller.steps[0] == Submit(name="r1")) or smaller == plan
+
+    assert kinds(smallest(plan, fails)) == ["submit", "kill-worker"]

@@ -28,8 +28,9 @@ class Answer:
     tokens: int = 0
     """Tokens that make up what was told, withheld ones included."""
     finish: str | None = None
+    held: str = ""
+    """Text that may be the beginning of a stop string, so that it is told later, or not."""
     _decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _Decoder("replace"))
-    _held: str = ""
 
     def take(self, tokens: list[int], finish: str | None) -> str:
         """The text that these tokens add; with the last ones all that was withheld. A stop string finishes it."""
@@ -45,19 +46,19 @@ class Answer:
                 return told
         if finish is not None:
             self.finish = finish
-            told += self._held + self._decoder.decode(b"", final=True)
+            told += self.held + self._decoder.decode(b"", final=True)
         return told
 
     def _look(self, piece: str) -> str:
         """What can be told of the text with this piece: what stands before a stop string, or cannot begin one."""
-        text = self._held + piece
+        text = self.held + piece
         places = [place for stop in self.stops if (place := text.find(stop)) >= 0]
         if places:
-            self.finish, self._held = "stop", ""
+            self.finish, self.held = "stop", ""
             return text[: min(places)]
         for kept in range(min(len(text), max(map(len, self.stops)) - 1), 0, -1):
             if any(stop.startswith(text[-kept:]) for stop in self.stops):
-                self._held = text[-kept:]
+                self.held = text[-kept:]
                 return text[:-kept]
-        self._held = ""
+        self.held = ""
         return text

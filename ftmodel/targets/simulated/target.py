@@ -6,6 +6,7 @@ What it does, and in which order it tells it, is what the target `real` does: th
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from ftmodel.bounds import Bounds
@@ -65,7 +66,7 @@ from ftmodel.targets.simulated.kernel import NeverCameError, Signal, Task, Waits
 from ftmodel.targets.simulated.orders import Order
 from ftmodel.targets.simulated.processes import KILLED
 from ftmodel.targets.simulated.readiness import Readiness
-from ftmodel.targets.simulated.worker import Worker
+from ftmodel.targets.simulated.worker import BLOCK_TOKENS, BLOCKS, Worker
 from ftmodel.topology import Topology
 
 BETWEEN_STEPS_S: Final = 0.001
@@ -116,7 +117,9 @@ class SimulatedTarget:
         )  # fmt: skip
         self._kernel = self._cluster.kernel
         self._engine = engine
-        self._setting = setting(self._kernel.moment())
+        self._setting = replace(
+            setting(self._kernel.moment()), cache_tokens=BLOCKS * BLOCK_TOKENS, block_tokens=BLOCK_TOKENS
+        )
         self._readiness = Readiness(self._cluster, self._new_request, self._setting.bounds.boot_bound_s)
         self._requests: dict[str, Request] = {}
         self._done: dict[str, Signal] = {}

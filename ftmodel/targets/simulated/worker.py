@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ftmodel.targets.simulated.clients import Request
     from ftmodel.targets.simulated.frontend import Call, Frontend
 
-BLOCKS: Final = 32
+BLOCKS: Final = 80
 BLOCK_TOKENS: Final = 64
-"""A worker's KV cache: many short requests fit, few long ones do; one that is alone may take more."""
+"""A worker's KV cache: many short requests fit, one with the longest prompt does; one that is alone may take more."""
 PREFILL_S_PER_TOKEN: Final = 0.00001
 BURST_TOKENS: Final = 16
 """Tokens that are sent at once, at most."""
@@ -112,7 +112,7 @@ class Worker(Process):
         self.later(self.cluster.discovery.renew_every_s, self._renew)
 
     def _renew(self) -> None:
-        if self.instance.leased or not self.draining:
+        if self.instance.leased:
             self.cluster.discovery.renew(self.instance)
             self._renew_later()
 

@@ -48,6 +48,24 @@ def _lost_moved(at: Abort, normal: Act, *args: Job) -> None:
         normal(*args)
 
 
+def _lost_several(at: Abort, normal: Act, *args: Job) -> None:
+    call = _call(at)
+    if at.where == "frontend" and call is not None and call.request.step.n > 1:
+        _keep_from_worker(at, normal, call)
+    else:
+        normal(*args)
+
+
+def _lost_on_the_way(at: Abort, normal: Act, *args: Job) -> None:
+    """Between the loss of its first worker and the first token of its second one."""
+    call = _call(at)
+    moving = call is not None and call.stream is not None and 0 < call.received == call.stream.position
+    if at.where == "frontend" and call is not None and moving:
+        _keep_from_worker(at, normal, call)
+    else:
+        normal(*args)
+
+
 def _ignored(at: Abort, normal: Act, *args: Job) -> None:
     if at.where == "frontend":
         normal(*args)
@@ -130,6 +148,14 @@ CANCELLATION: Final = (
     Defect(
         id="abort-lost-after-migration", hook="abort", act=_lost_moved, least_steps=3,
         sentence="The cancel of a request that was migrated does not reach its second worker.",
+    ),
+    Defect(
+        id="abort-lost-several-choices", hook="abort", act=_lost_several, least_steps=2,
+        sentence="The cancel of a request with several choices does not reach the worker.",
+    ),
+    Defect(
+        id="abort-lost-during-migration", hook="abort", act=_lost_on_the_way, least_steps=3,
+        sentence="A cancel before the first token of a migrated request's second worker does not reach it.",
     ),
     Defect(
         id="abort-ignored", hook="abort", act=_ignored, least_steps=2,

@@ -192,7 +192,7 @@ CLUSTER: Final = (
         sentence="A frontend that lists no worker says that it is not healthy.",
     ),
     Defect(
-        id="draining-frontend-says-dead", hook="tell", act=_dead_while_draining, least_steps=2, hard=True,
+        id="draining-frontend-says-dead", hook="tell", act=_dead_while_draining, least_steps=2,
         sentence="A frontend that drains says that it does not live.",
     ),
     Defect(
@@ -208,7 +208,7 @@ CLUSTER: Final = (
         sentence="A worker generates for the first request with a grammar, and for no other one.",
     ),
     Defect(
-        id="returning-request-is-dropped", hook="admit", act=_takes_for_a_duplicate, least_steps=2, hard=True,
+        id="returning-request-is-dropped", hook="admit", act=_takes_for_a_duplicate, least_steps=2,
         sentence="A request that comes to a worker a second time is taken for a duplicate, and left to wait.",
     ),
 )  # fmt: skip

@@ -81,6 +81,20 @@ def _stop_forgotten(at: Migrate, normal: Act, position: int, left: int) -> None:
     normal(position, left)
 
 
+def _withheld_lost(at: Migrate, normal: Act, position: int, left: int) -> None:
+    for answer in at.call.answers:
+        answer.held = ""
+    normal(position, left)
+
+
+def _lapse_gives_up(at: Migrate, normal: Act, position: int, left: int) -> None:
+    if at.why == "lapsed":
+        at.frontend.log("given-up", at.call.request.id, error="worker lapsed")
+        at.frontend.fail(at.call, FAILED, "the worker was lost")
+    else:
+        normal(position, left)
+
+
 def _wrong_remainder(at: Admit, normal: Act, job: Job) -> None:
     job.max_tokens += job.position
     normal(job)
@@ -216,6 +230,14 @@ MIGRATION: Final = (
     Defect(
         id="stop-forgotten-at-migration", hook="migrate", act=_stop_forgotten, least_steps=2,
         sentence="The stop string of a request that was migrated is looked for no more.",
+    ),
+    Defect(
+        id="migration-loses-withheld-text", hook="migrate", act=_withheld_lost, least_steps=2, hard=True,
+        sentence="What a frontend withholds of an answer, as it may begin a stop string, is lost at a migration.",
+    ),
+    Defect(
+        id="lapse-loses-request", hook="migrate", act=_lapse_gives_up, least_steps=2, hard=True,
+        sentence="A stream whose worker's lease lapsed is given up, though it has migrations left.",
     ),
     Defect(
         id="cancelled-is-migrated", hook="abort", act=_cancelled_moves, least_steps=3,

@@ -25,6 +25,18 @@ def _third_of_several_kept(at: Free, normal: Act, job: Job) -> None:
     at.worker.blocks_used += blocks if count > 2 and job.request.step.n > 1 else 0
 
 
+def _blocks_kept_of_failed_second(at: Free, normal: Act, job: Job) -> None:
+    blocks = job.blocks
+    normal(job)
+    at.worker.blocks_used += blocks if at.cause == "failed" and job.position > 0 else 0
+
+
+def _blocks_kept_of_guided(at: Free, normal: Act, job: Job) -> None:
+    blocks = job.blocks
+    normal(job)
+    at.worker.blocks_used += blocks if at.cause == "aborted" and job.request.step.guided else 0
+
+
 def _failure_spreads(at: Free, normal: Act, job: Job) -> None:
     normal(job)
     if at.cause == "failed" and len(at.worker.running) > 1:
@@ -154,6 +166,14 @@ RESOURCES: Final = (
     Defect(
         id="kv-leaks-on-third-of-several-choices", hook="free", act=_third_of_several_kept, least_steps=3, hard=True,
         sentence="The KV blocks of the third request with several choices on a worker stay taken, and of those after it.",
+    ),
+    Defect(
+        id="kv-leaks-on-failure-after-migration", hook="free", act=_blocks_kept_of_failed_second, least_steps=3,
+        sentence="The KV blocks of a request that was migrated, and that its second engine failed, stay taken.",
+    ),
+    Defect(
+        id="kv-leaks-on-cancel-with-grammar", hook="free", act=_blocks_kept_of_guided, least_steps=2,
+        sentence="The KV blocks of an aborted request with a grammar stay taken.",
     ),
     Defect(
         id="failure-spreads", hook="free", act=_failure_spreads, least_steps=4,
