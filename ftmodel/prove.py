@@ -55,15 +55,17 @@ class Grounds:
         self.proof = Proof()
         self._order = {cls.id: place for place, cls in enumerate(self.invariants)}
         self._errors = {cls.id: type(f"{cls.id}ViolationError", (ViolationError,), {}) for cls in self.invariants}
-        control = self.history(calibration.control(topology.name), seed=0)
+        prefills = max(topology.prefill_workers, default=0)
+        self._control = calibration.control(topology.name, prefills)
+        control = self.history(self._control, seed=0)
         self.proof = calibration.proof([control], self.engine)
-        calibrated = self.history(calibration.calibration(topology.name, self.engine.workers_most), seed=0)
+        calibrated = self.history(calibration.calibration(topology.name, self.engine.workers_most, prefills), seed=0)
         self.proof = calibration.proof([control, calibrated], self.engine)
 
     @property
     def applying(self) -> tuple[str, ...]:
         """The invariants that clusters can violate, but for those that lack something here; the harness's judge us."""
-        setting = self._setting(calibration.control(self.topology.name), Interval(0.0, 0.0))
+        setting = self._setting(self._control, Interval(0.0, 0.0))
         return tuple(cls.id for cls in self.invariants if cls.slugs and missing_need(cls, setting) is None)
 
     def _setting(self, plan: Plan, at: Interval) -> Setting:
@@ -161,6 +163,7 @@ class Drawing(Protocol):
         steps: int,
         seed: int,
         timeouts_ms: Sequence[int],
+        apart: bool,
     ) -> int:
         """Play drawn examples until one raises that; returns how many were played."""
 
@@ -202,9 +205,9 @@ def seek(
         opened += 1
         return Noting(grounds, head, sim_seed, planted)
 
-    timeouts_ms = grounds.promises.timeouts_ms()
+    timeouts_ms, apart = grounds.promises.timeouts_ms(), bool(grounds.topology.prefill_workers)
     try:
-        drawing.search(opener, examples=examples, steps=steps, seed=seed, timeouts_ms=timeouts_ms)
+        drawing.search(opener, examples=examples, steps=steps, seed=seed, timeouts_ms=timeouts_ms, apart=apart)
     except ViolationError as error:
         smallest = grounds.smallest(error, planted)
         caught_by = frozenset(finding.invariant for finding in (*error.findings, *smallest.findings))

@@ -164,7 +164,7 @@ def _checked(path: Path, raw: dict[str, Any]) -> Topology:
 
 def _refuses_prefill(topology: Topology, engine: engines.Engine) -> str:
     """Why it cannot have the prefill workers that it has, or lacks some, beginning with the key; empty if all is well."""
-    if topology.prefill_workers and not engine.handoffs:
+    if topology.prefill_workers and not engine.handoffs and topology.target == "real":
         able = ", ".join(name for name in engines.names() if engines.find(name).handoffs)
         return (
             f"prefill_workers: engine {engine.name} cannot prefill apart from decoding here, expected engine {able},"

@@ -32,7 +32,9 @@ class SimulatedMachine(ClusterMachine):
     def begin(self, head: Plan, sim_seed: int) -> None:
         """Draw the mix, the patience, the topology's free values, and the order of simultaneous events."""
         self.mix = head.mix
-        self.outline = Outline(workers=head.workers, frontends=head.frontends, patience=head.patience)
+        self.outline = Outline(
+            workers=head.workers, prefills=head.prefill_workers, frontends=head.frontends, patience=head.patience,
+        )  # fmt: skip
         self.example = type(self).seeded(head, sim_seed)
 
     def teardown(self) -> None:
@@ -48,6 +50,7 @@ def search(
     steps: int,
     seed: int,
     timeouts_ms: Sequence[int] = (),
+    apart: bool = False,
     machine: type[SimulatedMachine] = SimulatedMachine,
 ) -> int:
     """Play drawn examples of up to `steps` steps, `examples` of them, until one raises.
@@ -78,6 +81,7 @@ def search(
 
     Machine.seeded = staticmethod(counting)
     Machine.timeouts_ms = timeouts_ms
+    Machine.apart = apart
     Machine.longest = steps
     settings = hypothesis.settings(
         max_examples=BATCH,

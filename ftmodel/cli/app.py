@@ -330,13 +330,13 @@ def prove(
     as_json: Json = False,
 ) -> None:
     """Plant defects in simulated clusters, and show that each is found and nothing else."""
-    planted = proving.chosen(defects, defect)
+    planted = proving.chosen(defects, defect, topology_name)
     proof = proving.run(
         _console(as_json), _strategies(), planted, name=topology_name, profile=profile, seeds=seeds, examples=examples,
         clean=clean,
     )  # fmt: skip
     if document is not None:
-        proving.write(document, proof, planted)
+        proving.write(document, proof, planted, topology_name)
     if as_json:
         _print_json(proof)
     raise Done(0 if proving.is_proven(proof) else EXIT_CODES["violated"])

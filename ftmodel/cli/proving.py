@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +19,12 @@ TOPOLOGY: Final = "simulated"
 COLUMNS: Final = ("defect", "what is wrong", "found", "by", "examples", "steps", "least", "shrunk")
 
 
-def chosen(file: Path | None, names: str | None) -> tuple[Planted, ...]:
-    """What `prove` plants: the defects of the file, or ours; of them, those that are named. Raises UsageError."""
+def chosen(file: Path | None, names: str | None, topology_name: str = TOPOLOGY) -> tuple[Planted, ...]:
+    """What `prove` plants: those that are named, or all of the file, or ours for this topology. Raises UsageError."""
     defects = _defects(file)
-    return catalogue.planted(names, defects) if names is not None else tuple(map(Planted, defects))
+    if names is not None:
+        return catalogue.planted(names, defects)
+    return tuple(Planted(one) for one in defects if file is not None or one.topology == topology_name)
 
 
 def planted(file: Path | None, names: str | None) -> tuple[Planted, ...]:
@@ -62,9 +65,12 @@ def run(
     steps = profiles.find(profile).steps
     grounds = Grounds(topology.find(name))
     rows: list[Row] = []
-    for row in prove(grounds, drawing, defects, seeds=range(seeds), examples=examples, steps=steps):
-        rows.append(row)
-        console.print(_line(row), highlight=False, markup=False, soft_wrap=True)
+    for one, group in groupby(defects, key=lambda one: one.defect.topology):
+        # Those of a cluster of another shape are shown on one such, whichever is named for the others.
+        there = grounds if one in (TOPOLOGY, name) else Grounds(topology.find(one), grounds.invariants)
+        for row in prove(there, drawing, tuple(group), seeds=range(seeds), examples=examples, steps=steps):
+            rows.append(row)
+            console.print(_line(row), highlight=False, markup=False, soft_wrap=True)
     alarms = false_alarms(grounds, drawing, examples=clean, steps=steps)
     for alarm in alarms:
         console.print(f"false alarm: {alarm}", style="red", highlight=False, markup=False, soft_wrap=True)
@@ -118,15 +124,24 @@ BEGIN: Final = "<!-- ftmodel prove: begin -->"
 END: Final = "<!-- ftmodel prove: end -->"
 
 
-def write(path: Path, proof: dict[str, Any], defects: tuple[Planted, ...]) -> None:
-    """Put the table into a document, between its two marks. Raises UsageError if it has none such."""
+def marks(topology_name: str) -> tuple[str, str]:
+    """The lines between which a document has the table of a topology."""
+    if topology_name == TOPOLOGY:
+        return BEGIN, END
+    command = f"ftmodel prove --topology {topology_name}"
+    return BEGIN.replace("ftmodel prove", command), END.replace("ftmodel prove", command)
+
+
+def write(path: Path, proof: dict[str, Any], defects: tuple[Planted, ...], topology_name: str = TOPOLOGY) -> None:
+    """Put the table into a document, between its topology's two marks. Raises UsageError if it has none such."""
+    begin, end = marks(topology_name)
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    before, began, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
+    before, began, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
     if not began or not ended:
-        raise UsageError(f"--document {path}: expected a file with the lines {BEGIN} and {END}")
+        raise UsageError(f"--document {path}: expected a file with the lines {begin} and {end}")
     path.write_text(
-        f"{before}{BEGIN}\n{summary(proof, defects)}\n{markdown(proof, defects)}{END}{after}", encoding="utf-8"
+        f"{before}{begin}\n{summary(proof, defects)}\n{markdown(proof, defects)}{end}{after}", encoding="utf-8"
     )
 
 

@@ -114,8 +114,8 @@ def of(topology: Topology) -> Engine:
 
 
 def handoff_of(topology: Topology) -> Handoff | None:
-    """The way from prefill to decode that a topology chooses; None where its workers do both."""
-    if not topology.prefill_workers:
+    """The way from prefill to decode that a topology chooses; None where its workers do both, and where none is started."""
+    if not topology.prefill_workers or topology.target == "simulated":
         return None
     engine = find(topology.engine)
     return engine.handoffs[str(topology.options.get("handoff", engine.options["handoff"]))]

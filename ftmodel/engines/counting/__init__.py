@@ -43,6 +43,8 @@ ENGINE = Engine(
     options={"pace_ms": 5.0, "prefill_ms": 5.0, "slots": 256, "defect": "none", "defect_every": 1},
     choices={"defect": ("none", *DEFECTS)},
     patterns=(
+        # Of what it is asked for it makes the first token, whatever is left.
+        Pattern(role="prefill", meaning="begun", text="Prefill Request ID: ", target=_TARGET, keep=("position",)),
         Pattern(
             role="worker",
             meaning="begun",

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from ftmodel.engines import Engine
 from ftmodel.history import Event, Identified, Interval, Listed, Sample, Started, Told
-from ftmodel.systems import Pattern, Role, System
+from ftmodel.steps import WorkerRole
+from ftmodel.systems import Pattern, Role, System, concerns
 from ftmodel.targets.logs import spoken
 from ftmodel.targets.simulated.clients import Clients, Request
 from ftmodel.targets.simulated.discovery import Discovery
@@ -16,6 +17,7 @@ from ftmodel.targets.simulated.frontend import Frontend
 from ftmodel.targets.simulated.hooks import Hooks, Planted, Tell
 from ftmodel.targets.simulated.kernel import Kernel
 from ftmodel.targets.simulated.orders import Orders
+from ftmodel.targets.simulated.prefill import PrefillWorker
 from ftmodel.targets.simulated.processes import Process
 from ftmodel.targets.simulated.worker import Worker
 from ftmodel.topology import Topology
@@ -26,6 +28,7 @@ SAMPLE_EVERY_S: Final = 1.0
 HEALTH_EVERY_S: Final = 2.0
 ASKING_S: Final = 0.001
 """What a question to a process takes, to and fro."""
+ROLES: Final[tuple[Role, ...]] = ("frontend", "worker", "prefill")
 FIRST_PID: Final = 1000
 FIRST_PORT: Final = 20000
 
@@ -58,12 +61,16 @@ class Cluster:
         self.pace_s = float(options["pace_ms"]) / 1000
         self.prefill_s = float(options["prefill_ms"]) / 1000
         self.slots = int(options["slots"])
+        self.apart = bool(topology.prefill_workers)
+        """Prefill workers read the prompts."""
         self.discovery = Discovery(self, self.promises.lease_s.value)
         self.orders = Orders(self.kernel)
         self.clients = Clients(self)
         self.lives: dict[str, Process] = {}
         self.workers: dict[int, Worker] = {}
         """The latest life of each slot."""
+        self.prefills: dict[int, Worker] = {}
+        """The same of the prefill workers."""
         self.gates: dict[int, Frontend] = {}
         """The latest life of each frontend."""
         self.holders: dict[str, list[Worker]] = {}
@@ -75,7 +82,9 @@ class Cluster:
         of_engine = tuple(row for row in engine.patterns if row.since <= release < row.until)
         self._patterns = spoken(dialect.patterns, of_engine)
         rows = (*dialect.metrics, *engine.metrics)
-        self._exported = {role: tuple(row.name for row in rows if row.role == role) for role in ("frontend", "worker")}
+        self._exported: dict[Role, tuple[str, ...]] = {
+            role: tuple(row.name for row in rows if concerns(row, role)) for role in ROLES
+        }
         self._by_meaning: dict[tuple[Role, str], Pattern | None] = {}
         self._identified: set[str] = set()
         self._poll_due = False
@@ -83,9 +92,10 @@ class Cluster:
 
     # -- processes
 
-    def start_worker(self, slot: int, *, port: int = 0) -> Worker:
+    def start_worker(self, slot: int, role: WorkerRole = "worker", *, port: int = 0) -> Worker:
         """Start a worker in an empty slot, on this port if one is given; it is not ready yet."""
-        worker = self.workers[slot] = Worker(self, "worker", slot, self._title(f"w{slot}"), *self._place(port))
+        made, letter = (PrefillWorker, "p") if role == "prefill" else (Worker, "w")
+        worker = self.slots_of(role)[slot] = made(self, role, slot, self._title(f"{letter}{slot}"), *self._place(port))
         self._started(worker)
         worker.boot()
         return worker
@@ -120,9 +130,14 @@ class Cluster:
         digest = hashlib.blake2b(f"{self._seed} {title}".encode(), digest_size=8).digest()
         return str(int.from_bytes(digest, "big") >> 1)
 
-    def workers_alive(self) -> Iterator[Worker]:
-        """The living workers, by slot."""
-        return (self.workers[slot] for slot in sorted(self.workers) if self.workers[slot].alive)
+    def slots_of(self, role: WorkerRole) -> dict[int, Worker]:
+        """The workers of this role: the latest life of each slot."""
+        return self.prefills if role == "prefill" else self.workers
+
+    def workers_alive(self, *roles: WorkerRole) -> Iterator[Worker]:
+        """The living workers of these roles, or of either, by slot; those that answer first."""
+        for lives in map(self.slots_of, roles or ("worker", "prefill")):
+            yield from (lives[slot] for slot in sorted(lives) if lives[slot].alive)
 
     def frontends_alive(self) -> list[Frontend]:
         """The living frontends, by place."""
@@ -134,11 +149,15 @@ class Cluster:
         assert isinstance(frontend, Frontend)
         return frontend
 
-    def holder(self, request_id: str, *, over: bool = False) -> Worker | None:
+    def was_begun(self, request_id: str, role: WorkerRole) -> bool:
+        """True if the log of a worker of this role tells that it has begun this request."""
+        return any(worker.role == role for worker in self.holders.get(request_id, ()))
+
+    def holder(self, request_id: str, role: WorkerRole = "worker", *, over: bool = False) -> Worker | None:
         """The living worker that began this request last, and did not end it; of one that is over, the last alone."""
         self.poll_logs()
         for worker in reversed(self.holders.get(request_id, [])):
-            if worker.alive and (over or (worker.title, request_id) in self.held):
+            if worker.role == role and worker.alive and (over or (worker.title, request_id) in self.held):
                 return worker
         return None
 
@@ -146,7 +165,7 @@ class Cluster:
 
     def patterns(self, role: Role) -> tuple[Pattern, ...]:
         """What is understood of the log of a process of this role."""
-        return tuple(pattern for pattern in self._patterns if pattern.role in (role, "any"))
+        return tuple(pattern for pattern in self._patterns if concerns(pattern, role))
 
     def pattern(self, role: Role, meaning: str) -> Pattern | None:
         """The wording by which a process of this role tells something; None if this release has none."""

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ftmodel.engines.model import CONTEXT_TOKENS
 from ftmodel.history import Item
+from ftmodel.steps import WorkerRole
 from ftmodel.targets.simulated.answers import Answer
 from ftmodel.targets.simulated.discovery import Change, Instance
-from ftmodel.targets.simulated.hooks import Abort, Drain, Migrate, Respond, Route
+from ftmodel.targets.simulated.hooks import Abort, Drain, HandOff, Migrate, Respond, Route
 from ftmodel.targets.simulated.kernel import Channel
 from ftmodel.targets.simulated.processes import Process
-from ftmodel.targets.simulated.worker import Stream
+from ftmodel.targets.simulated.worker import First, Stream
 
 if TYPE_CHECKING:
     from ftmodel.targets.simulated.clients import Request
@@ -76,6 +77,7 @@ class Frontend(Process):
         self.shunned: set[str] = set()
         self.calls: dict[Request, Call] = {}
         self.turn = self.kernel.random.randrange(4)
+        self.prefill_turn = 0
         self._forgets = 0
         self._channels: dict[str, tuple[Channel, Channel]] = {}
         self.values = dict.fromkeys(COUNTERS, 0.0)
@@ -137,24 +139,35 @@ class Frontend(Process):
 
     def dispatch(self, call: Call, position: int) -> None:
         """Send it to a worker, to go on at this token."""
-        listed = [one for _, one in sorted(self.listed.items())]
+        call.left -= 1
+        self.send_to(call, position, "prefill" if self.cluster.apart else "worker")
+
+    def send_to(self, call: Call, position: int, role: WorkerRole, first: First | None = None) -> None:
+        """Send it to a worker of this role; to one that decodes, with what a prefill worker made of its prompt."""
+        listed = self.listed_as(role)
         candidates = [one for one in listed if one.identity not in self.shunned] or listed
         chosen = self.cluster.hooks.do(Route(self.cluster, self, call), self.choose, candidates)
-        call.left -= 1
         if chosen is None:
             self.fail(call, FAILED if self.listed else 404, "no worker is there")
             return
         self.log("selected", call.request.id, worker_id=int(chosen.identity))
         up, down = self.channels_to(chosen)
-        stream = call.stream = Stream(call, self, chosen.worker, up, down, position)
+        stream = call.stream = Stream(call, self, chosen.worker, up, down, position, first=first)
         self.count("plane_inflight", call=call)
         stream.up.send(self._reach, stream)
         self.later(self.cluster.promises.request_timeout_s.value, self._late, stream)
+
+    def listed_as(self, role: WorkerRole) -> list[Instance]:
+        """The workers of this role that discovery has told of, by identity."""
+        return [one for _, one in sorted(self.listed.items()) if one.worker.role == role]
 
     def choose(self, candidates: list[Instance]) -> Instance | None:
         """The next one in turn."""
         if not candidates:
             return None
+        if candidates[0].worker.role == "prefill":
+            self.prefill_turn += 1
+            return candidates[self.prefill_turn % len(candidates)]
         self.turn += 1
         return candidates[self.turn % len(candidates)]
 
@@ -237,6 +250,14 @@ class Frontend(Process):
         self.over(call, "success")
         self.respond(call, 200, tuple(items), count, ends=True)
 
+    def was_read(self, stream: Stream, first: First) -> None:
+        """A prefill worker has read the prompt: a worker that decodes goes on."""
+        if stream.dropped or stream.call.over:
+            return
+        self._drop(stream)
+        at = HandOff(self.cluster, self, stream)
+        self.cluster.hooks.do(at, partial(self.send_to, stream.call, stream.position, "worker"), first)
+
     def engine_failed(self, stream: Stream, how: str) -> None:
         """The worker lives, but its engine failed the request."""
         call = stream.call
@@ -262,6 +283,9 @@ class Frontend(Process):
         self._shun(stream)
         if why != "refused":
             self.kill(stream)
+        if stream.worker.role == "prefill":
+            self.fail(call, FAILED, f"the prefill worker was lost: {why}")
+            return
         at = Migrate(self.cluster, self, call, why)
         self.cluster.hooks.do(at, partial(self.move, call, why), call.received, call.left)
 
@@ -389,10 +413,10 @@ class Frontend(Process):
 
     def sample(self) -> dict[str, float]:
         """Its counters, and what its workers have registered."""
-        slots = float(self.cluster.slots * len(self.listed))
+        slots = float(self.cluster.slots * len(self.listed_as("worker")))
         return self.values | {"max_seqs": slots}
 
     def lists(self) -> tuple[list[Instance], bool]:
         """The instances that it shows, and whether the model is on its list of models."""
         listed = [] if self.draining else list(self.listed.values())
-        return listed, bool(self.listed)
+        return listed, bool(self.listed_as("worker"))

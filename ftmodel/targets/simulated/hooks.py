@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from ftmodel.targets.simulated.cluster import Cluster
     from ftmodel.targets.simulated.frontend import Call, Frontend
     from ftmodel.targets.simulated.processes import Process
-    from ftmodel.targets.simulated.worker import Job, Worker
+    from ftmodel.targets.simulated.worker import Job, Stream, Worker
 
 Hook = Literal[
-    "route", "admit", "emit", "migrate", "abort", "free", "lease", "drain", "respond", "count", "tell", "log"
+    "route", "admit", "hand-off", "emit", "migrate", "abort", "free", "lease", "drain", "respond", "count", "tell", "log"
 ]  # fmt: skip
 
 
@@ -40,6 +40,17 @@ class Admit:
     cluster: Cluster
     worker: Worker
     hook: Hook = "admit"
+
+
+@dataclass(frozen=True, slots=True)
+class HandOff:
+    """A prefill worker has read a prompt. `normal(first)` sends the request on, with its first tokens by choice."""
+
+    cluster: Cluster
+    frontend: Frontend
+    stream: Stream
+    """Of the request on the prefill worker."""
+    hook: Hook = "hand-off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +161,7 @@ class Log:
     hook: Hook = "log"
 
 
-Context = Route | Admit | Emit | Migrate | Abort | Free | Lease | Drain | Respond | Count | Tell | Log
+Context = Route | Admit | HandOff | Emit | Migrate | Abort | Free | Lease | Drain | Respond | Count | Tell | Log
 Act = Callable[..., Any]
 
 
@@ -166,6 +177,8 @@ class Defect:
     """`act(at, normal, *args)`."""
     least_steps: int
     """The shortest plan known that shows it."""
+    topology: str = "simulated"
+    """The simulated topology on which it shows."""
     hard: bool = False
     """It shows only in a race, after several steps, or beyond a bound."""
 

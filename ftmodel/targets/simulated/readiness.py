@@ -48,10 +48,11 @@ class Readiness:
         kernel, until_s = self._cluster.kernel, self._cluster.kernel.now + self._bound_s
         while self._serve(worker, frontend, until_s) and not self._is_listed(worker, frontend):
             yield LOOK_EVERY_S
+        bound_s = PROBE_BOUND_S + (self._cluster.prefill_s if self._cluster.apart else 0.0)
         pause_s = LOOK_EVERY_S
         while self._serve(worker, frontend, until_s) and (frontend.title, worker.title) not in self._answered:
             probe, sent_s = self._probe(frontend), kernel.now
-            while not probe.ended.given and kernel.now < sent_s + PROBE_BOUND_S:
+            while not probe.ended.given and kernel.now < sent_s + bound_s:
                 yield LOOK_EVERY_S / 4
             self._note()
             yield max(0.0, sent_s + pause_s - kernel.now)

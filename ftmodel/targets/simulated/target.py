@@ -28,6 +28,7 @@ from ftmodel.steps import (
     After,
     Anchor,
     BadRequest,
+    Begun,
     Cancel,
     End,
     EngineError,
@@ -56,6 +57,7 @@ from ftmodel.steps import (
     ThawWorker,
     Token,
     VictimOf,
+    WorkerRole,
 )
 from ftmodel.systems import System
 from ftmodel.targets.simulated.clients import Request, bad, request_id
@@ -83,6 +85,7 @@ QUIET_S: Final = 3.0
 """At the end of the steps, armed ones are given up when no open request has had a byte for so long."""
 LOOK_EVERY_S: Final = 0.020
 REST_EVERY_S: Final = 0.100
+NAMES: Final[dict[WorkerRole, str]] = {"worker": "worker", "prefill": "prefill worker"}
 GAUGES: Final = ("inflight", "queued", "active", "plane_inflight", "running", "waiting", "kv")
 
 Doing = Generator[float | Signal, None, str]
@@ -143,6 +146,8 @@ class SimulatedTarget:
             self._cluster.start_frontend(place)
         for slot in range(1, self._plan.workers + 1):
             self._cluster.start_worker(slot)
+        for slot in range(1, self._plan.prefill_workers + 1):
+            self._cluster.start_worker(slot, "prefill")
         self._cluster.follow()
         for worker in self._cluster.workers_alive():
             self._readiness.follow(worker)
@@ -261,9 +266,12 @@ class SimulatedTarget:
             yield step.skew_ms / 1000
         worker = getattr(step, "worker", None)
         if isinstance(worker, HolderOf | NotHolderOf):
-            request = self._known(worker.request)
-            while request.open and not self._cluster.holders.get(request.id):
-                yield LOOK_EVERY_S
+            yield from self._until_held(self._known(worker.request), worker.role)
+
+    def _until_held(self, request: Request, role: WorkerRole) -> Waits:
+        """Wait until some worker of this role has begun the request, or it is over."""
+        while request.open and not self._cluster.was_begun(request.id, role):
+            yield LOOK_EVERY_S
 
     def _until_ordered(self, step: str, request: Request, position: int, how: str) -> Waits:
         """Have the engine die or fail at a token, which a client would see too late; wait until a worker does."""
@@ -287,10 +295,15 @@ class SimulatedTarget:
                 if name not in self._victims:
                     raise VoidError(f"{name} was done to no process")
                 yield self._victims[name].gone
-            case Sent(name) | Token(name) | End(name):
+            case Sent(name) | Begun(name) | Token(name) | End(name):
                 request = self._known(name)
                 yield from self._until_sent(request)
-                if isinstance(at, Token):
+                if isinstance(at, Begun):
+                    first: WorkerRole = "prefill" if self._cluster.apart else "worker"
+                    yield from self._until_held(request, first)
+                    if not self._cluster.was_begun(request.id, first):
+                        raise VoidError(f"no {first} worker began {name} before it was over")
+                elif isinstance(at, Token):
                     yield from self._until_token(request, at.k)
                 elif isinstance(at, End):
                     yield request.ended
@@ -339,7 +352,7 @@ class SimulatedTarget:
     def _do_to_process(self, step: Step) -> Doing:
         match step:
             case StartWorker():
-                return self._start_worker(step.slot, again=step.port == "predecessor")
+                return self._start_worker(step.slot, step.role, again=step.port == "predecessor")
             case StartFrontend():
                 return self._start_frontend(step.frontend)
             case KillWorker() if _engine_times(step) and isinstance(step.at, Token):
@@ -378,7 +391,12 @@ class SimulatedTarget:
                 life.freeze()
             case _:
                 life.thaw()
-        self._tell(f"{deed}-{life.role}", step.name, life, self._kernel.since(before_s))
+        self._tell(
+            f"{deed}-{'frontend' if isinstance(life, Frontend) else 'worker'}",
+            step.name,
+            life,
+            self._kernel.since(before_s),
+        )
         if deed == "stop" and isinstance(life, Frontend):  # what it says of itself in its drain, which may be short
             self._cluster.ask_health_of(life)
         return life.title
@@ -413,23 +431,23 @@ class SimulatedTarget:
     def _resolve(self, subject: Subject) -> Worker:
         """The living worker that is meant now. Raises VoidError."""
         match subject:
-            case Slot(slot):
-                life = self._cluster.workers.get(slot)
+            case Slot(slot, role):
+                life = self._cluster.slots_of(role).get(slot)
                 if life is None or not life.alive:
-                    raise VoidError(f"slot {slot} has no living worker")
+                    raise VoidError(f"slot {slot} has no living {NAMES[role]}")
                 return life
-            case HolderOf(name):
+            case HolderOf(name, role):
                 request = self._known(name)
-                life = self._cluster.holder(request.id, over=request.ended.given)
+                life = self._cluster.holder(request.id, role, over=request.ended.given)
                 if life is None:
-                    raise VoidError(f"no living worker serves {name}")
+                    raise VoidError(f"no living {NAMES[role]} serves {name}")
                 return life
-            case NotHolderOf(name):
-                holder = self._cluster.holder(self._known(name).id)
-                for life in self._cluster.workers_alive():
+            case NotHolderOf(name, role):
+                holder = self._cluster.holder(self._known(name).id, role)
+                for life in self._cluster.workers_alive(role):
                     if life is not holder:
                         return life
-                raise VoidError(f"no living worker but the one that serves {name}")
+                raise VoidError(f"no living {NAMES[role]} but the one that serves {name}")
             case VictimOf(name):
                 victim = self._victims.get(name)
                 if not isinstance(victim, Worker) or not victim.alive:
@@ -457,22 +475,24 @@ class SimulatedTarget:
         yield from self._until_sent(request)
         return request.id if self._cluster.clients.leave(request, step.how) else "over before"
 
-    def _start_worker(self, slot: int, *, again: bool = False) -> str:
-        slot = slot or self._empty_slot()
-        life = self._cluster.workers.get(slot)
+    def _start_worker(self, slot: int, role: WorkerRole = "worker", *, again: bool = False) -> str:
+        if role == "prefill" and not self._plan.prefill_workers:
+            raise VoidError("the cluster has no prefill workers")
+        slot = slot or self._empty_slot(role)
+        life = self._cluster.slots_of(role).get(slot)
         if life is not None and life.alive:
-            raise VoidError(f"worker {slot} lives: {life.title}")
-        new = self._cluster.start_worker(slot, port=life.port if life is not None and again else 0)
+            raise VoidError(f"{NAMES[role]} {slot} lives: {life.title}")
+        new = self._cluster.start_worker(slot, role, port=life.port if life is not None and again else 0)
         self._readiness.follow(new)
         return new.title
 
-    def _empty_slot(self) -> int:
-        """The lowest in which no worker lives. Raises VoidError."""
+    def _empty_slot(self, role: WorkerRole) -> int:
+        """The lowest in which no worker of this role lives. Raises VoidError."""
         for slot in range(1, SLOTS + 1):
-            life = self._cluster.workers.get(slot)
+            life = self._cluster.slots_of(role).get(slot)
             if life is None or not life.alive:
                 return slot
-        raise VoidError("every slot has a living worker")
+        raise VoidError(f"every slot has a living {NAMES[role]}")
 
     def _start_frontend(self, place: int) -> str:
         life = self._cluster.gates.get(place)
@@ -506,11 +526,16 @@ class SimulatedTarget:
                 worker.thaw()
                 self._tell("thaw-worker", "heal", worker, self._kernel.since(before_s))
                 healed.append(worker.title)
-        gates, workers = self._cluster.gates, self._cluster.workers
+        gates, cluster = self._cluster.gates, self._cluster
         dead = [place for place in range(1, self._plan.frontends + 1) if not gates[place].alive]
         healed += [self._start_frontend(place) for place in dead]
-        empty = [slot for slot in range(1, self._plan.workers + 1) if not workers[slot].alive]
-        healed += [self._start_worker(slot) for slot in empty]
+        counts: tuple[tuple[WorkerRole, int], ...] = (
+            ("worker", self._plan.workers),
+            ("prefill", self._plan.prefill_workers),
+        )
+        for role, count in counts:
+            empty = [slot for slot in range(1, count + 1) if not cluster.slots_of(role)[slot].alive]
+            healed += [self._start_worker(slot, role) for slot in empty]
         return " ".join(healed)
 
     def _heal_only(self) -> Waits:

@@ -15,6 +15,7 @@ from ftmodel.engines.counting.worker import Course, choice_key, course
 from ftmodel.targets.simulated.discovery import Instance
 from ftmodel.targets.simulated.hooks import Abort, Admit, Drain, Emit, Free
 from ftmodel.targets.simulated.kernel import Channel
+from ftmodel.targets.simulated.orders import Order
 from ftmodel.targets.simulated.processes import KILLED, Process
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ BOOT_S: Final = (0.15, 0.25)
 CLEAN_UP_S: Final = 0.05
 """From the end of the last of what a draining worker holds to its exit."""
 AN_INSTANT_S: Final = 1e-9
+TRANSFER_S: Final = 0.002
+"""What it takes to fetch the KV blocks of a prompt that a prefill worker has read."""
+First = dict[int, int]
+"""By choice: the first token, which comes with the prompt's reading."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +53,8 @@ class Stream:
     dropped: bool = False
     """The frontend waits for nothing more from it."""
     job: Job | None = None
+    first: First | None = None
+    """What a prefill worker made of the prompt, if one read it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -132,10 +139,24 @@ class Worker(Process):
             key=key,
             prompt_tokens=call.prompt_tokens + stream.position,
             position=stream.position,
-            max_tokens=max(0, request.step.max_tokens - stream.position),
+            max_tokens=self.asked(stream),
             choices=tuple((one, course(one)) for one in keys),
         )
         self.cluster.hooks.do(Admit(self.cluster, self), self._admit, job)
+
+    def asked(self, stream: Stream) -> int:
+        """How many tokens of each choice it is to make of a request."""
+        return max(0, stream.call.request.step.max_tokens - stream.position)
+
+    def reading_s(self, job: Job) -> float:
+        """How long its prompt takes until the first token is there."""
+        if job.stream.first is not None:
+            return TRANSFER_S
+        return self.cluster.prefill_s + job.prompt_tokens * PREFILL_S_PER_TOKEN
+
+    def order_of(self, job: Job) -> Order | None:
+        """The tester's order that stands for this request."""
+        return self.cluster.orders.next(job.id)
 
     def _admit(self, job: Job) -> None:
         stream, step = job.stream, job.request.step
@@ -166,7 +187,7 @@ class Worker(Process):
             job.started = self._starts
             job.state = "prefill"
             job.turn += 1
-            prefill_s = self.cluster.prefill_s + job.prompt_tokens * PREFILL_S_PER_TOKEN
+            prefill_s = self.reading_s(job)
             job.first_s = self.kernel.now + prefill_s - job.sent * self.cluster.pace_s
             self.later(prefill_s, self._go_on, job, job.turn)
 
@@ -190,7 +211,7 @@ class Worker(Process):
             return
         ready = math.floor((self.kernel.now - job.first_s) / self.cluster.pace_s + AN_INSTANT_S) + 1
         until = min(job.max_tokens, max(ready, job.sent))
-        order = self.cluster.orders.next(job.id)
+        order = self.order_of(job)
         if order is not None and job.position + until >= order.position:
             until = max(job.sent, order.position - job.position)
         if until > job.sent or ready > 0:
@@ -202,6 +223,10 @@ class Worker(Process):
     def _emit(self, job: Job, until: int, *, ordered: bool) -> None:
         first, job.sent = job.position + job.sent, until
         tokens = {i: token_ids_of(path, first, job.position + until) for i, (_, path) in enumerate(job.choices)}
+        if job.stream.first is not None and first == job.position:
+            for index, token in job.stream.first.items():
+                if tokens[index]:
+                    tokens[index][0] = token
         if ordered:
             self._say(job, tokens, None)
             self._obey(job)
@@ -215,9 +240,10 @@ class Worker(Process):
 
     def _say(self, job: Job, tokens: dict[int, list[int]], finish: str | None) -> None:
         if tokens[0] or finish is not None:
-            self.cluster.hooks.do(Emit(self.cluster, self, job), partial(self._send, job), tokens, finish)
+            self.cluster.hooks.do(Emit(self.cluster, self, job), partial(self.transmit, job), tokens, finish)
 
-    def _send(self, job: Job, tokens: dict[int, list[int]], finish: str | None) -> None:
+    def transmit(self, job: Job, tokens: dict[int, list[int]], finish: str | None) -> None:
+        """Send tokens to the frontend."""
         stream = job.stream
         self.send(stream.down, stream.frontend, stream.frontend.received, stream, tokens, finish)
 
@@ -247,7 +273,7 @@ class Worker(Process):
         for k in job.request.awaited:
             if done < k < job.position + target:
                 target = k - job.position
-        order = self.cluster.orders.next(job.id)
+        order = self.order_of(job)
         if order is not None and done <= order.position < job.position + target:
             target = max(order.position - job.position, job.sent + 1)
         job.turn += 1

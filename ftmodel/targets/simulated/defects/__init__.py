@@ -8,8 +8,9 @@ from ftmodel.targets.simulated.defects.answers import ANSWERS
 from ftmodel.targets.simulated.defects.cancellation import CANCELLATION
 from ftmodel.targets.simulated.defects.cluster import CLUSTER
 from ftmodel.targets.simulated.defects.migration import MIGRATION
+from ftmodel.targets.simulated.defects.prefills import PREFILLS
 from ftmodel.targets.simulated.defects.resources import RESOURCES
 from ftmodel.targets.simulated.defects.tokens import TOKENS
 
-DEFECTS: Final = (*MIGRATION, *TOKENS, *ANSWERS, *CANCELLATION, *RESOURCES, *CLUSTER)
+DEFECTS: Final = (*MIGRATION, *TOKENS, *ANSWERS, *CANCELLATION, *RESOURCES, *CLUSTER, *PREFILLS)
 """All of them."""
