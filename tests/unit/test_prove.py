@@ -39,7 +39,7 @@ def test_what_shows_in_the_first_example_of_all_is_found_there(grounds: Grounds)
         ("migration-loses-token", "T1/lost"),
         ("abort-ignored", "A3/ran-on"),
         ("hangs-without-workers", "L1/never-ended"),
-        ("empty-200", "P1/empty-200"),
+        ("unstructured-error", "P1/malformed"),
     ],
 )
 def test_a_defect_is_found_and_shrunk_to_its_core(grounds: Grounds, defect: str, signature: str) -> None:
