@@ -8,6 +8,7 @@ unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean
 from typing import Final
 
 from ftmodel.engines import Engine
@@ -141,7 +142,10 @@ def least_prefill(events: Iterable[Event]) -> float:
 
 
 def pace(events: Iterable[Event], engine: Engine) -> tuple[float, float]:
-    """(mean gap, least gap over WINDOW_TOKENS) between the tokens of streamed requests, in seconds; zeros if none."""
+    """(mean gap, least gap) between tokens of streamed requests, in seconds, both over stretches of WINDOW_TOKENS.
+
+    Without such a stretch the mean is that of the whole streams, and the least is not known: zero, as both are without any.
+    """
     streamed: set[str] = set()
     arrivals: dict[str, list[tuple[float, int]]] = {}
     for event in events:
@@ -151,13 +155,12 @@ def pace(events: Iterable[Event], engine: Engine) -> tuple[float, float]:
             count = sum(engine.count(item.value) for item in event.items if item.what == "text")
             seen = arrivals.setdefault(event.request, [])
             seen.append((event.at.after_s, count + (seen[-1][1] if seen else 0)))
-    gaps: list[float] = []
-    means: list[float] = []
-    for seen in arrivals.values():
-        if len(seen) > 1 and seen[-1][1] > seen[0][1]:
-            means.append((seen[-1][0] - seen[0][0]) / (seen[-1][1] - seen[0][1]))
-        gaps += _windows(seen)
-    return (sum(means) / len(means) if means else 0.0, min(gaps, default=0.0))
+    gaps = [gap for seen in arrivals.values() for gap in _windows(seen)]
+    if gaps:
+        return fmean(gaps), min(gaps)
+    spans = [(seen[0], seen[-1]) for seen in arrivals.values()]
+    means = [(last_s - first_s) / (last - first) for (first_s, first), (last_s, last) in spans if last > first]
+    return (fmean(means) if means else 0.0), 0.0
 
 
 def _windows(seen: list[tuple[float, int]]) -> Iterable[float]:

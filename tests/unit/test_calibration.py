@@ -115,3 +115,10 @@ def test_without_a_stream_of_tokens_there_is_no_pace(events: Sequence[Event]) ->
 
 def test_a_stream_that_is_shorter_than_the_window_has_a_mean_alone() -> None:
     assert pace([sent("r1"), burst("r1", 0), burst("r1", 0.5)], COUNTING) == (0.5, 0.0)
+
+
+def test_a_short_stream_that_came_at_once_does_not_bring_the_mean_below_the_least() -> None:
+    steady = [burst("r1", at_s) for at_s in (0.01 * k for k in range(2 * WINDOW_TOKENS))]
+    at_once = [burst("r2", 5.0), burst("r2", 5.0), burst("r2", 5.0)]
+    mean, least = pace([sent("r1"), *steady, sent("r2"), *at_once], COUNTING)
+    assert 0 < least <= mean
