@@ -38,11 +38,9 @@ WATCHES_PER_SEAT: Final = 5
 """Inotify instances of a frontend with discovery over files; its workers take none (seen on 1.4 and 1.6)."""
 SEATS_OF_ONE_THAT_KNOWS_BLOCKS: Final = 2
 """A frontend with a kv router, or with prefill workers, takes up to ten instances (9 and 10 on 1.6, 6 on 1.4)."""
+_SEATS_OF_ONE_EXAMPLE: Final = FRONTENDS * SEATS_OF_ONE_THAT_KNOWS_BLOCKS
 WATCHES_SHARE: Final = 0.75
 """How many of the user's instances clusters may take together; without one left a frontend ends at its start."""
-
-
-_SEATS_OF_ONE_EXAMPLE: Final = FRONTENDS * SEATS_OF_ONE_THAT_KNOWS_BLOCKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ FRONTENDS: Final = 2
 
 WorkerRole = Literal["worker", "prefill"]
 """Workers that answer requests; and prefill workers, which read prompts for them. Each role has slots of its own."""
+ROLE_NAMES: Final[dict[WorkerRole, str]] = {"worker": "worker", "prefill": "prefill worker"}
+"""How a worker of each role is called in words."""
 
 LADDER_MS: Final = (0, 1, 5, 20, 100)
 """Skews around an anchor. To them come the system's own timeouts, plus and minus a tenth (`timeouts_ms`)."""
@@ -517,7 +519,7 @@ def _of_place(step: StartWorker | StartFrontend | KillFrontend | StopFrontend) -
     match step:
         case StartWorker():
             again = ", on its predecessor's port" if step.port == "predecessor" else ""
-            what = "prefill worker" if step.role == "prefill" else "worker"
+            what = ROLE_NAMES[step.role]
             return f"start a {what} in {f'slot {step.slot}' if step.slot else 'the lowest empty slot'}{again}"
         case StartFrontend():
             return f"start frontend {step.frontend}"

@@ -33,8 +33,13 @@ class Crowds:
         self._tokens = self._at_sendings(self._tokens_of)
         self._most = int(max(self._counts, default=0.0))
         self._is_roomy = self._fits(self._most, max(self._tokens, default=0.0))
-        self._work_s = self._sums(lambda request: self._own_s(request) + request.paused_s)
+        self._work_s = self._sums(lambda request: self.own_s(request) + request.paused_s)
+        self._longest_s = max((self.own_s(request) for request, _ in lives), default=0.0)
         self._stalled = self._sums(lambda request: float(request.is_stalled))
+
+    def own_s(self, request: Request) -> float:
+        """Four times what generating the answer takes."""
+        return 4 * request.sent.max_tokens * self._setting.pace_s
 
     def most(self, life: Interval) -> int:
         """The most requests that could be open at one moment of this life, or of any where slots are never short."""
@@ -54,7 +59,7 @@ class Crowds:
         if not self._has_blocks(life):
             return self._over(self._work_s, life)
         rounds = math.ceil(self.most(life) / max(1, self._setting.slots))
-        return max(map(self._own_s, self._orders[0]), default=0.0) * rounds
+        return self._longest_s * rounds
 
     def has_stalled(self, life: Interval) -> bool:
         """True if the engine was told to stall one that could be open in this life: it keeps what it holds."""
@@ -90,9 +95,6 @@ class Crowds:
         """Of KV blocks, of which it takes whole ones; the most that it can grow to."""
         sent, block = request.sent, max(1, self._setting.block_tokens)
         return -(-(sent.prompt_tokens + sent.n * sent.max_tokens) // block) * block
-
-    def _own_s(self, request: Request) -> float:
-        return 4 * request.sent.max_tokens * self._setting.pace_s
 
 
 def _held_until_s(setting: Setting, request: Request, life: Interval) -> float:

@@ -192,7 +192,7 @@ def _alive_in(worker: Incarnation, life: Interval) -> bool:
 
 
 def witness_of(ledger: Ledger, request: Request) -> str | None:
-    """A worker that the frontend surely knew before the sending and that was untouched all the time, with a slot and KV blocks for it."""
+    """A worker that the frontend surely knew before the sending, untouched all the time, with a slot and KV blocks for it."""
     if not ledger.has_room(request):
         return None
     life = ledger.life(request)

@@ -345,9 +345,9 @@ class Ledger:
         And what reading the prompt takes, where prefill workers do that.
         """
         life = self.life(request)
-        own_s = 4 * request.sent.max_tokens * self.setting.pace_s
-        queued_s = self.crowds.wait_s(life) if self.may_queue(request, life.before_s, life.after_s) else own_s
-        return queued_s + request.paused_s + self.reading_s(request)
+        queues = self.may_queue(request, life.before_s, life.after_s)
+        answer_s = self.crowds.wait_s(life) if queues else self.crowds.own_s(request)
+        return answer_s + request.paused_s + self.reading_s(request)
 
     def may_queue(self, request: Request, from_s: float, to_s: float) -> bool:
         """True if it may have waited for a slot or for KV blocks then: there was no room for all, and engines had some wait.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -106,6 +105,10 @@ def _gone(store: Path, pid: int, ports: set[int], shared: Path) -> str:
     return f"files {files}" if files else ""
 
 
+def _expect_gone(store: Path, pid: int, ports: set[int], shared: Path) -> None:
+    assert _until(lambda: not _gone(store, pid, ports, shared), GONE_BOUND_S), _gone(store, pid, ports, shared)
+
+
 @pytest.mark.parametrize("number", range(KILLS))
 def test_the_tester_killed_at_any_moment_leaves_nothing(
     number: int, running: subprocess.Popen[bytes], tmp_path: Path, shared: Path
@@ -116,11 +119,9 @@ def test_the_tester_killed_at_any_moment_leaves_nothing(
     assert _until(lambda: time.monotonic() > moment_s or running.poll() is not None, BOOT_BOUND_S)
     assert running.poll() is None, "the run was over before it could be killed"
     ports = _ports(_of_store(store, running.pid))
-    running.send_signal(signal.SIGKILL)
+    running.kill()
     running.wait()
-    assert _until(lambda: not _gone(store, running.pid, ports, shared), GONE_BOUND_S), _gone(
-        store, running.pid, ports, shared
-    )
+    _expect_gone(store, running.pid, ports, shared)
 
 
 def _programs(processes: list[psutil.Process]) -> set[str]:
@@ -141,11 +142,9 @@ def test_the_tester_killed_while_services_run_leaves_nothing_of_them(
     store = tmp_path / "store"
     assert _until(lambda: _programs(_of_store(store, running.pid)) >= {"etcd", "nats-server"}, BOOT_BOUND_S)
     ports = _ports(_of_store(store, running.pid))
-    running.send_signal(signal.SIGKILL)
+    running.kill()
     running.wait()
-    assert _until(lambda: not _gone(store, running.pid, ports, shared), GONE_BOUND_S), _gone(
-        store, running.pid, ports, shared
-    )
+    _expect_gone(store, running.pid, ports, shared)
 
 
 @pytest.mark.vllm
@@ -157,12 +156,10 @@ def test_the_tester_killed_while_vllm_runs_leaves_nothing_of_it(
     assert _until(lambda: "VLLM::EngineCore" in _programs(tester.children(recursive=True)), VLLM_BOOT_BOUND_S)
     of_run = tester.children(recursive=True)  # vLLM's own processes bear new titles, written over their environment
     ports = _ports(of_run)
-    running.send_signal(signal.SIGKILL)
+    running.kill()
     running.wait()
     assert _until(lambda: not any(process.is_running() for process in of_run), GONE_BOUND_S), of_run
-    assert _until(lambda: not _gone(tmp_path / "store", running.pid, ports, shared), GONE_BOUND_S), _gone(
-        tmp_path / "store", running.pid, ports, shared
-    )
+    _expect_gone(tmp_path / "store", running.pid, ports, shared)
 
 
 @pytest.mark.parametrize("number", range(min(5, -(-KILLS // 2))))
@@ -178,7 +175,5 @@ def test_the_warden_killed_at_any_moment_leaves_nothing_and_ends_the_run(
     assert running.poll() is None, "the run was over before its warden could be killed"
     ports = _ports(_of_store(store, running.pid))
     wardens[0].kill()
-    assert _until(lambda: not _gone(store, running.pid, ports, shared), GONE_BOUND_S), _gone(
-        store, running.pid, ports, shared
-    )
+    _expect_gone(store, running.pid, ports, shared)
     assert running.wait(BOOT_BOUND_S) == 2

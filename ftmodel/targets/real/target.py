@@ -13,6 +13,7 @@ from ftmodel.engines import Engine
 from ftmodel.errors import HarnessError
 from ftmodel.history import HarnessFailed, History, Interval, Mark, Setting, Stall, StepDone, StepVoid, Usage
 from ftmodel.steps import (
+    ROLE_NAMES,
     SLOTS,
     After,
     Anchor,
@@ -66,7 +67,6 @@ QUIET_S: Final = 3.0
 """At the end of the steps, armed ones are given up when no open request has had a byte for so long."""
 LOOK_EVERY_S: Final = 0.020
 REST_EVERY_S: Final = 0.100
-_NAMES: Final[dict[WorkerRole, str]] = {"worker": "worker", "prefill": "prefill worker"}
 GAUGES: Final = ("inflight", "queued", "active", "plane_inflight", "running", "waiting", "kv")
 
 
@@ -391,20 +391,20 @@ class RealTarget:
             case Slot(slot, role):
                 life = self._cluster.slots_of(role).get(slot)
                 if life is None or not life.alive:
-                    raise VoidError(f"slot {slot} has no living {_NAMES[role]}")
+                    raise VoidError(f"slot {slot} has no living {ROLE_NAMES[role]}")
                 return life
             case HolderOf(name, role):
                 request = self._known(name)
                 life = self._cluster.holder(request.id, role, over=request.ended.is_set())
                 if life is None:
-                    raise VoidError(f"no living {_NAMES[role]} serves {name}")
+                    raise VoidError(f"no living {ROLE_NAMES[role]} serves {name}")
                 return life
             case NotHolderOf(name, role):
                 holder = self._cluster.holder(self._known(name).id, role)
                 for life in self._cluster.workers_alive(role):
                     if life is not holder:
                         return life
-                raise VoidError(f"no living {_NAMES[role]} but the one that serves {name}")
+                raise VoidError(f"no living {ROLE_NAMES[role]} but the one that serves {name}")
             case VictimOf(name):
                 life = self._victims.get(name)
                 if life is None or not life.alive:
@@ -443,15 +443,15 @@ class RealTarget:
         life = self._cluster.slots_of(role).get(slot)
         plane_port = life.plane_port if life is not None and again else 0
         starting = self._cluster.start_worker(slot, role=role, plane_port=plane_port)
-        return await self._start_anew(_NAMES[role], slot, life, starting)
+        return await self._start_anew(ROLE_NAMES[role], slot, life, starting)
 
     def _empty_slot(self, role: WorkerRole) -> int:
         """The lowest in which no worker of this role lives or is being started. Raises VoidError."""
         for slot in range(1, SLOTS + 1):
             life = self._cluster.slots_of(role).get(slot)
-            if (life is None or not life.alive) and (_NAMES[role], slot) not in self._starting:
+            if (life is None or not life.alive) and (ROLE_NAMES[role], slot) not in self._starting:
                 return slot
-        raise VoidError(f"every slot has a living {_NAMES[role]}")
+        raise VoidError(f"every slot has a living {ROLE_NAMES[role]}")
 
     async def _start_frontend(self, place: int) -> str:
         if place not in self._cluster.gates:

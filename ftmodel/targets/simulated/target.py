@@ -24,6 +24,7 @@ from ftmodel.history import (
     StepVoid,
 )
 from ftmodel.steps import (
+    ROLE_NAMES,
     SLOTS,
     After,
     Anchor,
@@ -85,7 +86,6 @@ QUIET_S: Final = 3.0
 """At the end of the steps, armed ones are given up when no open request has had a byte for so long."""
 LOOK_EVERY_S: Final = 0.020
 REST_EVERY_S: Final = 0.100
-NAMES: Final[dict[WorkerRole, str]] = {"worker": "worker", "prefill": "prefill worker"}
 GAUGES: Final = ("inflight", "queued", "active", "plane_inflight", "running", "waiting", "kv")
 
 Doing = Generator[float | Signal, None, str]
@@ -391,12 +391,8 @@ class SimulatedTarget:
                 life.freeze()
             case _:
                 life.thaw()
-        self._tell(
-            f"{deed}-{'frontend' if isinstance(life, Frontend) else 'worker'}",
-            step.name,
-            life,
-            self._kernel.since(before_s),
-        )
+        kind = "frontend" if isinstance(life, Frontend) else "worker"
+        self._tell(f"{deed}-{kind}", step.name, life, self._kernel.since(before_s))
         if deed == "stop" and isinstance(life, Frontend):  # what it says of itself in its drain, which may be short
             self._cluster.ask_health_of(life)
         return life.title
@@ -434,20 +430,20 @@ class SimulatedTarget:
             case Slot(slot, role):
                 life = self._cluster.slots_of(role).get(slot)
                 if life is None or not life.alive:
-                    raise VoidError(f"slot {slot} has no living {NAMES[role]}")
+                    raise VoidError(f"slot {slot} has no living {ROLE_NAMES[role]}")
                 return life
             case HolderOf(name, role):
                 request = self._known(name)
                 life = self._cluster.holder(request.id, role, over=request.ended.given)
                 if life is None:
-                    raise VoidError(f"no living {NAMES[role]} serves {name}")
+                    raise VoidError(f"no living {ROLE_NAMES[role]} serves {name}")
                 return life
             case NotHolderOf(name, role):
                 holder = self._cluster.holder(self._known(name).id, role)
                 for life in self._cluster.workers_alive(role):
                     if life is not holder:
                         return life
-                raise VoidError(f"no living {NAMES[role]} but the one that serves {name}")
+                raise VoidError(f"no living {ROLE_NAMES[role]} but the one that serves {name}")
             case VictimOf(name):
                 victim = self._victims.get(name)
                 if not isinstance(victim, Worker) or not victim.alive:
@@ -481,7 +477,7 @@ class SimulatedTarget:
         slot = slot or self._empty_slot(role)
         life = self._cluster.slots_of(role).get(slot)
         if life is not None and life.alive:
-            raise VoidError(f"{NAMES[role]} {slot} lives: {life.title}")
+            raise VoidError(f"{ROLE_NAMES[role]} {slot} lives: {life.title}")
         new = self._cluster.start_worker(slot, role, port=life.port if life is not None and again else 0)
         self._readiness.follow(new)
         return new.title
@@ -492,7 +488,7 @@ class SimulatedTarget:
             life = self._cluster.slots_of(role).get(slot)
             if life is None or not life.alive:
                 return slot
-        raise VoidError(f"every slot has a living {NAMES[role]}")
+        raise VoidError(f"every slot has a living {ROLE_NAMES[role]}")
 
     def _start_frontend(self, place: int) -> str:
         life = self._cluster.gates.get(place)
