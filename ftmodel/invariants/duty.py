@@ -166,6 +166,14 @@ def _doubt(ledger: Ledger, request: Request, t: list[Incarnation], c: int) -> st
     return ""
 
 
+def may_stay_unplaced(ledger: Ledger, request: Request) -> bool:
+    """True if the workers that it can meet need more attempts than are owed: its frontend may find it no worker."""
+    t = touchable(ledger, request, ledger.workers)
+    return bool(touchable(ledger, request, ledger.prefill_workers)) or bool(
+        _doubt(ledger, request, t, 1 + changes(ledger, request, t))
+    )
+
+
 def limit_of(ledger: Ledger, request: Request) -> int:
     """Re-dispatches that the system owes this request.
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ftmodel.invariants.base import Finding, Invariant
-from ftmodel.invariants.duty import LIST_LAG_S, REFUSALS, known_and_untouched, surely_wrong
+from ftmodel.invariants.duty import LIST_LAG_S, REFUSALS, known_and_untouched, may_stay_unplaced, surely_wrong
 from ftmodel.invariants.ledger import Ledger
 from ftmodel.invariants.outages import upset
 from ftmodel.invariants.records import GONE_AFTER_S, Request
@@ -29,6 +29,8 @@ REFUSED_WITH: Final = {
     "prompt-too-long": (400, 413, 422),
 }
 """By what is wrong with a request: the statuses that say so."""
+TOLD_BY_WORKERS: Final = ("prompt-too-long",)
+"""What can be wrong with a request that its engine may be the first to see."""
 FULL: Final = (429, 529)
 """Statuses of a service that has no capacity left."""
 
@@ -75,6 +77,9 @@ class StatusTellsCause(Invariant):
         shaken = upset(ledger, life.before_s, life.after_s)
         if served is None or shaken or ledger.touched_from_s(frontend) <= life.after_s:
             self.tally.unknown += 1  # without a worker, or in a drain, that may be what the status tells
+            return
+        if request.sent.wrong in TOLD_BY_WORKERS and may_stay_unplaced(ledger, request):
+            self.tally.unknown += 1  # it met a dead worker, and was not read by another
             return
         self.tally.evaluated += 1
         yield self._finding("server-blamed" if status >= 500 else "wrong-refusal", ledger, request, outcome(request))

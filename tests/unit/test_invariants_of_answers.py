@@ -87,6 +87,17 @@ def test_a_status_of_a_wrong_request_says_little_without_a_worker() -> None:
     assert judgement.invariants["P2"].unknown == 1
 
 
+@pytest.mark.parametrize(("limit", "found"), [(0, []), (10, ["P2/server-blamed"])])
+def test_a_wrong_request_that_met_a_dead_worker_may_be_told_that_none_is_there(limit: int, found: list[str]) -> None:
+    story = Story(workers=3, limit=limit)
+    Ask(story, "r1", 5.0, 50).whole("w2", 5.0)
+    story.kill("w1", 6.0)
+    Ask(story, "b1", 6.2, 8, wrong="prompt-too-long").refuse(6.21, 503)
+    judgement = judge([_sampled(event, context=16384.0) for event in told(story)])
+    assert signatures(judgement) == found
+    assert judgement.invariants["P2"].unknown == (0 if found else 1)
+
+
 def test_a_request_that_asks_for_more_than_text_may_be_refused() -> None:
     for n, found in ((1, ["P2/client-blamed"]), (2, [])):
         story = Story()
